@@ -1,0 +1,20 @@
+//! The networks of Stable Diffusion, loaded from diffusers folders: tensors in, tensors out.
+//!
+//! The module tree mirrors the checkpoint: one `sub("...")` per segment of a weight's name, no renaming here.
+//!
+//! # Architecture invariant
+//!
+//! No network sees a device, a path of a picture or a random number. Every heavy operation goes through
+//! `infill-kernels`. A configuration value that changes the mathematics and is not implemented is an error at load.
+
+pub mod clip;
+pub mod embeddings;
+mod error;
+pub mod layers;
+pub mod tokenizer;
+pub mod unet;
+pub mod vae;
+pub mod weights;
+
+pub use candle_core::{DType, Device, Tensor};
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! The heavy operations of the networks, each behind one plain function.
