@@ -8,12 +8,12 @@
 //! This crate never sees a path of a picture, an asset id, a protocol message or a future. It is synchronous. All
 //! randomness comes from [`noise`], drawn on the host, so that a seed means the same on every device.
 
+pub mod device;
 mod error;
 pub mod geometry;
 pub mod guidance;
 pub mod image;
 pub mod mask;
-pub mod memory;
 pub mod noise;
 pub mod pipeline;
 pub mod request;

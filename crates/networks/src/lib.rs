@@ -16,5 +16,6 @@ pub mod unet;
 pub mod vae;
 pub mod weights;
 
+pub use candle_core::utils::{cuda_is_available as cuda_is_built, metal_is_available as metal_is_built};
 pub use candle_core::{DType, Device, Tensor};
 pub use error::{Error, Result};
