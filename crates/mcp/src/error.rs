@@ -1,0 +1,31 @@
+//! The one error type of the server: what keeps it from starting or ends it. What is wrong with a call is an answer
+//! to that call, not an error here.
+
+use std::path::PathBuf;
+
+/// What can go wrong around the server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder of the options that can't be used.
+    #[error("{field} is {}; {reason}", path.display())]
+    Folder {
+        /// The option.
+        field: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// Why it can't be used, in words.
+        reason: String,
+    },
+    /// The runtime or the standard streams.
+    #[error("the server can't run: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// The client and the server could not agree to talk.
+    #[error("the session could not begin: {0}")]
+    Session(String),
+    /// The engine could not start.
+    #[error(transparent)]
+    Engine(#[from] infill_engine::Error),
+}
+
+/// The result of a call into the server.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,20 @@
+//! What the server is started with.
+
+use std::path::PathBuf;
+
+use infill_engine::device::{DTypeChoice, DeviceChoice};
+
+/// What the server is started with.
+#[derive(Debug, Clone, Default)]
+pub struct ServeOptions {
+    /// The folder of the database and the pictures; made if absent.
+    pub store_dir: PathBuf,
+    /// Folders under which `file://` pictures and model folders may lie. None: neither is allowed.
+    pub allow_dirs: Vec<PathBuf>,
+    /// A folder of model folders, each found by its name, besides the catalogue.
+    pub models_dir: Option<PathBuf>,
+    /// The device that the worker runs on.
+    pub device: DeviceChoice,
+    /// The number format of the networks.
+    pub dtype: DTypeChoice,
+}
