@@ -65,7 +65,9 @@ impl DeviceChoice {
             Self::Auto if infill_networks::cuda_is_built() => {
                 Self::Cuda(0).open().or_else(|_| Self::Cpu.open())
             }
-            Self::Auto if infill_networks::metal_is_built() => Self::Metal.open().or_else(|_| Self::Cpu.open()),
+            Self::Auto if infill_networks::metal_is_built() => {
+                Self::Metal.open().or_else(|_| Self::Cpu.open())
+            }
             Self::Auto => Ok(Device::Cpu),
             // One stream of its own: the worker thread is the device's only user, and other threads stay out.
             Self::Cuda(n) => Device::new_cuda_with_stream(n).map_err(|e| self.refused(&e.to_string())),

@@ -53,7 +53,8 @@ fn std_per_image(x: &Tensor) -> Result<Tensor> {
     let flat = x.flatten_from(1)?;
     let count = flat.dim(1)?;
     let mean = flat.mean_keepdim(1)?;
-    let variance = (flat.broadcast_sub(&mean)?.sqr()?.sum_keepdim(1)? / (count.saturating_sub(1).max(1)) as f64)?;
+    let variance =
+        (flat.broadcast_sub(&mean)?.sqr()?.sum_keepdim(1)? / (count.saturating_sub(1).max(1)) as f64)?;
     Ok(variance.sqrt()?.reshape((x.dim(0)?, 1, 1, 1))?)
 }
 
@@ -84,7 +85,8 @@ mod tests {
     fn a_full_rescale_has_the_conditioned_spread() {
         let x = tensor(&[0.0, 1.0, 2.0, 3.0, 1.0, 1.0, 4.0, 2.0]);
         let y = Guidance::new(3.0, 1.0).combine(&x).unwrap();
-        let spread = |t: &Tensor| std_per_image(t).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        let spread =
+            |t: &Tensor| std_per_image(t).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
         assert!((spread(&y) - spread(&x.narrow(0, 1, 1).unwrap())).abs() < 1e-6);
     }
 }

@@ -1,1 +1,319 @@
-//! To be written.
+//! The weights of one network: memory-mapped safetensors, read by canonical name and shape.
+//!
+//! A network takes its tensors through a [`Weights`] view, one `sub("...")` per segment of the name. Nothing fails
+//! while it does: a missing or misshapen tensor is noted and stands in as zeros, so that [`Weights::finish`] can name
+//! every fault of the checkpoint at once, surplus tensors among them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result};
+
+/// A view of a network's weights below a prefix; cheap to clone.
+#[derive(Clone)]
+pub struct Weights {
+    root: Arc<Root>,
+    /// Ends in a dot unless it is empty.
+    prefix: String,
+}
+
+struct Root {
+    component: String,
+    dtype: DType,
+    device: Device,
+    files: Vec<File>,
+    /// Canonical name to where the tensor lies.
+    entries: BTreeMap<String, Entry>,
+    ledger: Mutex<Ledger>,
+}
+
+struct File {
+    path: PathBuf,
+    tensors: MmapedSafetensors,
+}
+
+struct Entry {
+    file: usize,
+    stored_name: String,
+}
+
+/// What has been asked for so far.
+#[derive(Default)]
+struct Ledger {
+    used: BTreeSet<String>,
+    missing: BTreeSet<String>,
+    misshapen: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Maps `files` (all shards of one network) into memory.
+    ///
+    /// `component` names the network in errors. `rename` takes a stored name to diffusers' present name. Tensors are
+    /// converted to `dtype` and moved to `device` as they are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when a file can't be read, is cut short or damaged, or when two stored tensors have the same
+    /// canonical name.
+    pub fn open(
+        component: &str,
+        files: &[PathBuf],
+        rename: fn(&str) -> String,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let files = files.iter().map(|path| File::open(path)).collect::<Result<Vec<_>>>()?;
+        let mut entries = BTreeMap::<String, Entry>::new();
+        for (index, file) in files.iter().enumerate() {
+            for (stored_name, _) in file.tensors.tensors() {
+                let name = rename(&stored_name);
+                if let Some(other) = entries.get(&name) {
+                    let first = &files[other.file].path;
+                    return Err(file.error(format!(
+                        "tensor {stored_name} is {name}, which is already there as {} in {}",
+                        other.stored_name,
+                        first.display()
+                    )));
+                }
+                entries.insert(name, Entry { file: index, stored_name });
+            }
+        }
+        let root = Root {
+            component: component.to_owned(),
+            dtype,
+            device: device.clone(),
+            files,
+            entries,
+            ledger: Mutex::default(),
+        };
+        Ok(Self { root: Arc::new(root), prefix: String::new() })
+    }
+
+    /// The view below `segment`: `w.sub("down_blocks").sub(0)`.
+    pub fn sub(&self, segment: impl Display) -> Self {
+        Self { root: self.root.clone(), prefix: format!("{}{segment}.", self.prefix) }
+    }
+
+    /// The tensor `name` of exactly `shape`, in the network's number format and on its device.
+    ///
+    /// A missing or misshapen tensor is recorded for [`Weights::finish`] and zeros are returned. One reshape is made:
+    /// a matrix (O, I) may be stored as a 1 x 1 convolution (O, I, 1, 1), as old VAEs store their attention.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the stored numbers can't be read or converted.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let root = &*self.root;
+        let name = format!("{}{name}", self.prefix);
+        let zeros = || Ok(Tensor::zeros(shape, root.dtype, &root.device)?);
+        let mut ledger = self.ledger();
+        let Some(entry) = root.entries.get(&name) else {
+            ledger.missing.insert(name);
+            return zeros();
+        };
+        ledger.used.insert(name.clone());
+        let file = &root.files[entry.file];
+        let read = |e: candle_core::Error| {
+            file.error(format!("tensor {} can't be read: {}", entry.stored_name, cause(&e)))
+        };
+        let view = file.tensors.get(&entry.stored_name).map_err(read)?;
+        if view.shape() != shape && !is_pointwise_convolution(view.shape(), shape) {
+            ledger.misshapen.insert(name, format!("{:?}, needs {shape:?}", view.shape()));
+            return zeros();
+        }
+        drop(ledger);
+        // Converted on the host: every device can take every format, not every device can convert between all.
+        let tensor = view.load(&Device::Cpu).and_then(|t| t.to_dtype(root.dtype)).map_err(read)?;
+        Ok(tensor.reshape(shape)?.to_device(&root.device)?)
+    }
+
+    /// Whether the checkpoint has `name` (below this view). Asking does not count as use.
+    pub fn contains(&self, name: &str) -> bool {
+        self.root.entries.contains_key(&format!("{}{name}", self.prefix))
+    }
+
+    /// Declares that a stored tensor `name` (below this view), if there is one, is rightly not read.
+    pub fn ignore(&self, name: &str) {
+        self.ledger().used.insert(format!("{}{name}", self.prefix));
+    }
+
+    /// The network's name, as it stands in errors.
+    pub fn component(&self) -> &str {
+        &self.root.component
+    }
+
+    /// The number format that tensors are read in.
+    pub fn dtype(&self) -> DType {
+        self.root.dtype
+    }
+
+    /// The device that tensors are read to.
+    pub fn device(&self) -> &Device {
+        &self.root.device
+    }
+
+    /// Checks that the checkpoint and the network fit, once the network is built.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] naming every missing, misshapen and surplus tensor of the whole checkpoint.
+    pub fn finish(&self) -> Result<()> {
+        let ledger = self.ledger();
+        let missing: Vec<String> = ledger.missing.iter().cloned().collect();
+        let misshapen: Vec<String> =
+            ledger.misshapen.iter().map(|(n, shapes)| format!("{n} is {shapes}")).collect();
+        let surplus: Vec<String> =
+            self.root.entries.keys().filter(|name| !ledger.used.contains(*name)).cloned().collect();
+        let faults: Vec<String> = [("missing", missing), ("wrong shape", misshapen), ("surplus", surplus)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(kind, names)| format!("{kind}: {}", names.join(", ")))
+            .collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Weights { component: self.root.component.clone(), faults: faults.join("; ") })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A ledger is whole after every insertion, so a panic elsewhere can't have left it half written.
+        self.root.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl File {
+    fn open(path: &Path) -> Result<Self> {
+        // SAFETY: the map is only read. As with every memory map, the file must not be changed by another process
+        // while it is open: checkpoints are written once, to a temporary name, and renamed into place.
+        #[allow(unsafe_code)]
+        let tensors = unsafe { MmapedSafetensors::new(path) };
+        match tensors {
+            Ok(tensors) => Ok(Self { path: path.to_owned(), tensors }),
+            Err(e) => Err(Error::File {
+                path: path.to_owned(),
+                reason: format!("can't be read as safetensors: {}", cause(&e)),
+            }),
+        }
+    }
+
+    fn error(&self, reason: String) -> Error {
+        Error::File { path: self.path.clone(), reason }
+    }
+}
+
+/// What went wrong, without the path and backtrace that candle wraps around it.
+fn cause(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithPath { inner, .. }
+        | candle_core::Error::WithBacktrace { inner, .. }
+        | candle_core::Error::Context { inner, .. } => cause(inner),
+        other => other.to_string(),
+    }
+}
+
+fn is_pointwise_convolution(stored: &[usize], wanted: &[usize]) -> bool {
+    matches!((stored, wanted), ([o, i, 1, 1], [wanted_o, wanted_i]) if o == wanted_o && i == wanted_i)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use std::collections::HashMap;
+
+    fn write(dir: &Path, name: &str, tensors: &[(&str, Tensor)]) -> PathBuf {
+        let path = dir.join(name);
+        let tensors: HashMap<&str, Tensor> = tensors.iter().cloned().collect();
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        path
+    }
+
+    fn ones(shape: &[usize], dtype: DType) -> Tensor {
+        Tensor::ones(shape, dtype, &Device::Cpu).unwrap()
+    }
+
+    fn open(files: &[PathBuf], rename: fn(&str) -> String) -> Result<Weights> {
+        Weights::open("unet", files, rename, DType::F32, &Device::Cpu)
+    }
+
+    #[test]
+    fn shards_renames_and_formats() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            write(dir.path(), "1.safetensors", &[("mid.query.weight", ones(&[2, 3], DType::F16))]),
+            write(dir.path(), "2.safetensors", &[("mid.norm.bias", ones(&[4], DType::BF16))]),
+        ];
+        let w = open(&files, |name| name.replace(".query.", ".to_q.")).unwrap();
+        let mid = w.sub("mid");
+        let q = mid.sub("to_q").get("weight", &[2, 3]).unwrap();
+        assert_eq!((q.dtype(), q.to_vec2::<f32>().unwrap()), (DType::F32, vec![vec![1.0; 3]; 2]));
+        assert!(w.finish().unwrap_err().to_string().contains("surplus: mid.norm.bias"));
+        assert_eq!(mid.sub("norm").get("bias", &[4]).unwrap().to_vec1::<f32>().unwrap(), [1.0; 4]);
+        w.finish().unwrap();
+    }
+
+    #[test]
+    fn every_fault_is_named_in_one_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = [
+            ("a.weight", ones(&[2, 3], DType::F32)),
+            ("left", ones(&[1], DType::F32)),
+            ("over", ones(&[1], DType::F32)),
+            ("known.ids", ones(&[1], DType::I64)),
+        ];
+        let w = open(&[write(dir.path(), "w.safetensors", &tensors)], str::to_owned).unwrap();
+        w.sub("known").ignore("ids");
+        assert_eq!(w.sub("a").get("weight", &[3, 2]).unwrap().dims(), [3, 2]);
+        w.sub("b").sub(0).get("weight", &[5]).unwrap();
+        w.sub("b").sub(1).get("bias", &[5]).unwrap();
+        assert_eq!(
+            w.finish().unwrap_err().to_string(),
+            "unet: the weights do not fit: missing: b.0.weight, b.1.bias; \
+             wrong shape: a.weight is [2, 3], needs [3, 2]; surplus: left, over"
+        );
+    }
+
+    #[test]
+    fn a_pointwise_convolution_is_read_as_a_matrix() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write(dir.path(), "w.safetensors", &[("q", ones(&[4, 2, 1, 1], DType::F32))]);
+        let w = open(&[file], str::to_owned).unwrap();
+        assert_eq!(w.get("q", &[4, 2]).unwrap().dims(), [4, 2]);
+        w.finish().unwrap();
+        w.get("q", &[2, 4]).unwrap();
+        assert!(w.finish().unwrap_err().to_string().contains("q is [4, 2, 1, 1], needs [2, 4]"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "w.safetensors", &[("q", ones(&[64], DType::F32))]);
+        let whole = std::fs::read(&path).unwrap();
+        for length in [0, 4, 40, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            match open(std::slice::from_ref(&path), str::to_owned).map(|_| ()) {
+                Err(Error::File { path: named, reason }) => {
+                    assert_eq!(named, path);
+                    assert!(reason.starts_with("can't be read as safetensors: "), "{reason}");
+                    assert!(!reason.contains("w.safetensors"), "{reason}");
+                }
+                other => panic!("{length} bytes: {other:?}"),
+            }
+        }
+        assert!(matches!(open(&[dir.path().join("none")], str::to_owned), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn two_tensors_of_one_name_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = [("query", ones(&[1], DType::F32)), ("to_q", ones(&[1], DType::F32))];
+        let file = write(dir.path(), "w.safetensors", &tensors);
+        let Err(error) = open(&[file], |_| "to_q".to_owned()) else { panic!("accepted") };
+        assert!(error.to_string().contains("already there"), "{error}");
+    }
+}
