@@ -1,1 +1,185 @@
-//! To be written.
+//! Noise schedulers: which noise levels a run visits, and how it gets from one to the next.
+//!
+//! One file per algorithm of diffusers 0.42.1, under diffusers' class names. A [`SchedulerConfig`] is what
+//! `scheduler_config.json` says; a [`Scheduler`] is one made for one request, with the history that multistep
+//! algorithms keep.
+//!
+//! # Numbers
+//!
+//! diffusers holds its tables (ᾱ, σ) and most coefficients as float32, and so does this module, in the same order of
+//! operations; what diffusers computes in double precision is computed in double precision here. Samples are carried
+//! in float32 and returned in the dtype they came in.
+//!
+//! # To add one
+//!
+//! One file with a struct that implements [`Sampler`], a variant in [`SchedulerKind`] with its keys in `signature.rs`,
+//! one line in [`Scheduler::new`] and one in the fixture generator.
+
+mod arith;
+mod config;
+mod euler_discrete;
+mod k_diffusion;
+mod kind;
+mod prediction;
+mod schedule;
+mod sigmas;
+mod signature;
+
+use candle_core::{DType, Tensor};
+
+pub use config::SchedulerConfig;
+pub use kind::SchedulerKind;
+
+use crate::{Error, Result};
+
+/// What a run asks of its scheduler beyond the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepOptions {
+    /// η of DDIM and γ of TCD: the share of DDPM's noise that every step adds, 0 to 1. diffusers' inpainting pipelines
+    /// pass theirs, 0 unless told otherwise, to every scheduler that takes one. The others don't look at it.
+    pub eta: f64,
+    /// Where `DPMSolverSDEScheduler` starts its Brownian path when the configuration has no `noise_sampler_seed`.
+    /// diffusers then takes the seed from torch's global generator, which no request can repeat.
+    pub seed: u64,
+}
+
+/// Draws standard normal noise of a shape, on the host, from the request's generator.
+pub type Draw<'a> = dyn FnMut(&[usize]) -> Result<Tensor> + 'a;
+
+/// What every algorithm offers. `i` is an index into [`Sampler::timesteps`]; tensors are float32 inside.
+pub(crate) trait Sampler: Send {
+    /// diffusers' `timesteps` after `set_timesteps`.
+    fn timesteps(&self) -> &[f64];
+
+    /// diffusers' `sigmas`, for the algorithms that have them.
+    fn sigmas(&self) -> &[f32] {
+        &[]
+    }
+
+    /// How many of the timesteps make up one inference step.
+    fn order(&self) -> usize {
+        1
+    }
+
+    /// The standard deviation of the noise that a run from pure noise starts with.
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    /// The network's input for the sample at `timesteps[i]`.
+    fn scale_model_input(&self, sample: &Tensor, _i: usize) -> Result<Tensor> {
+        Ok(sample.clone())
+    }
+
+    /// `original` with `noise`, at the noise level of `timesteps[i]`.
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, i: usize) -> Result<Tensor>;
+
+    /// The sample after `timesteps[i]`.
+    fn step(&mut self, i: usize, output: &Tensor, sample: &Tensor, draw: &mut Draw<'_>) -> Result<Tensor>;
+}
+
+/// A scheduler made for one run: its timesteps, and the history of the steps taken.
+pub struct Scheduler {
+    sampler: Box<dyn Sampler>,
+}
+
+impl Scheduler {
+    /// Plans a run of `steps` inference steps.
+    ///
+    /// # Errors
+    /// A value of the configuration that is out of range, or that changes the mathematics in a way not implemented
+    /// here, by name; no steps at all.
+    pub fn new(config: &SchedulerConfig, steps: usize, options: StepOptions) -> Result<Self> {
+        if steps == 0 {
+            return Err(Error::Refused {
+                field: "num_inference_steps",
+                value: "0".into(),
+                allowed: "1 and above".into(),
+            });
+        }
+        let _ = options;
+        let sampler: Box<dyn Sampler> = match config.kind() {
+            SchedulerKind::EulerDiscrete => Box::new(euler_discrete::EulerDiscrete::new(config, steps)?),
+            other => {
+                return Err(Error::Refused {
+                    field: "_class_name",
+                    value: other.to_string(),
+                    allowed: "EulerDiscreteScheduler".into(),
+                });
+            }
+        };
+        Ok(Self { sampler })
+    }
+
+    /// Every timestep of the run, from the noisiest: diffusers' `scheduler.timesteps`. Second-order algorithms have
+    /// two for every inference step but one.
+    pub fn timesteps(&self) -> &[f64] {
+        self.sampler.timesteps()
+    }
+
+    /// diffusers' `scheduler.sigmas`: one more than the timesteps, or none where the algorithm has no such table.
+    pub fn sigmas(&self) -> &[f32] {
+        self.sampler.sigmas()
+    }
+
+    /// How many of the timesteps make up one inference step: 1 or 2.
+    pub fn order(&self) -> usize {
+        self.sampler.order()
+    }
+
+    /// The standard deviation of the noise that a run from pure noise starts with.
+    pub fn init_noise_sigma(&self) -> f64 {
+        self.sampler.init_noise_sigma()
+    }
+
+    /// The network's input for the sample at `timesteps()[i]`, in the sample's shape and dtype.
+    ///
+    /// # Errors
+    /// `i` is past the last timestep.
+    pub fn scale_model_input(&self, sample: &Tensor, i: usize) -> Result<Tensor> {
+        self.check(i)?;
+        let scaled = self.sampler.scale_model_input(&sample.to_dtype(DType::F32)?, i)?;
+        Ok(scaled.to_dtype(sample.dtype())?)
+    }
+
+    /// `original` with standard normal `noise` at the noise level of `timesteps()[i]`, both of the same shape; in the
+    /// dtype of `original`. It is what diffusers' `add_noise` gives its pipelines, which set a begin index: the level
+    /// goes by `i`, not by the timestep.
+    ///
+    /// # Errors
+    /// `i` is past the last timestep.
+    pub fn add_noise(&self, original: &Tensor, noise: &Tensor, i: usize) -> Result<Tensor> {
+        self.check(i)?;
+        let noisy =
+            self.sampler.add_noise(&original.to_dtype(DType::F32)?, &noise.to_dtype(DType::F32)?, i)?;
+        Ok(noisy.to_dtype(original.dtype())?)
+    }
+
+    /// The sample after `timesteps()[i]`, in the sample's shape and dtype. A run takes the indices in order, from
+    /// whichever it starts at: history is empty there. `draw` is called as often, and in the same order, as diffusers
+    /// draws from its generator.
+    ///
+    /// # Errors
+    /// `i` is past the last timestep, or noise can't be drawn.
+    pub fn step(
+        &mut self,
+        i: usize,
+        model_output: &Tensor,
+        sample: &Tensor,
+        draw: &mut Draw<'_>,
+    ) -> Result<Tensor> {
+        self.check(i)?;
+        let (output, x) = (model_output.to_dtype(DType::F32)?, sample.to_dtype(DType::F32)?);
+        let mut draw = |shape: &[usize]| Ok(draw(shape)?.to_dtype(DType::F32)?.to_device(x.device())?);
+        let prev = self.sampler.step(i, &output, &x, &mut draw)?;
+        Ok(prev.to_dtype(sample.dtype())?)
+    }
+
+    fn check(&self, i: usize) -> Result<()> {
+        let count = self.timesteps().len();
+        if i < count {
+            return Ok(());
+        }
+        Err(Error::Refused { field: "step index", value: i.to_string(), allowed: format!("below {count}") })
+    }
+}

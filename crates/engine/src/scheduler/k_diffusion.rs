@@ -1,0 +1,119 @@
+//! What the schedulers share that carry a sample as `x₀ + σ·ε`, as k-diffusion does.
+
+use candle_core::Tensor;
+
+use super::arith::{divided, scaled, weighted};
+use super::prediction::Prediction;
+use super::schedule::{Spacing, alphas_cumprod_above_zero, linspace, trailing, train_timesteps};
+use super::sigmas::{SigmaSpacing, interpolate, log_sigmas, sigma_to_t, training_sigmas};
+use super::{SchedulerConfig, SchedulerKind};
+use crate::Result;
+
+/// The noise levels of a run before an algorithm doubles or interleaves them.
+#[derive(Debug, Clone)]
+pub(super) struct Levels {
+    /// Descending; fractional where the σ are spaced by themselves.
+    pub(super) timesteps: Vec<f64>,
+    /// σ at each of `timesteps`.
+    pub(super) sigmas: Vec<f64>,
+    /// log σ at every training timestep.
+    pub(super) log_sigmas: Vec<f32>,
+    /// σ at the first training timestep, the least noisy.
+    pub(super) lowest: f32,
+}
+
+impl Levels {
+    /// The levels for `steps` inference steps.
+    pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+        let training = training_sigmas(&alphas_cumprod_above_zero(config)?);
+        let timesteps = timesteps(config, steps)?;
+        let sigmas = timesteps.iter().map(|&t| interpolate(&training, t)).collect();
+        let mut levels = Self { timesteps, sigmas, log_sigmas: log_sigmas(&training), lowest: training[0] };
+        if config.kind() != SchedulerKind::EulerAncestralDiscrete {
+            levels.respace(config, steps)?;
+        }
+        Ok(levels)
+    }
+
+    /// Spaces the σ as the configuration says, and puts the timesteps where they then lie.
+    pub(super) fn respace(&mut self, config: &SchedulerConfig, steps: usize) -> Result<()> {
+        let first = self.sigmas.first().copied().unwrap_or(0.0);
+        let last = self.sigmas.last().copied().unwrap_or(0.0);
+        let spacing = SigmaSpacing::read(config)?;
+        // LMS and the SDE solver space by Karras between the run's own σ, whatever range is given.
+        let fixed = matches!(config.kind(), SchedulerKind::LmsDiscrete | SchedulerKind::DpmSolverSde);
+        let (highest, lowest) = if spacing == SigmaSpacing::Karras && fixed {
+            (first, last)
+        } else {
+            let highest = config.optional_number("sigma_max")?.unwrap_or(first);
+            (highest, config.optional_number("sigma_min")?.unwrap_or(last))
+        };
+        if let Some(sigmas) = spacing.between(highest, lowest, steps) {
+            self.timesteps = sigmas.iter().map(|&sigma| sigma_to_t(sigma, &self.log_sigmas)).collect();
+            self.sigmas = sigmas;
+        }
+        Ok(())
+    }
+
+    /// The σ as float32, followed by `last`, where the run ends.
+    pub(super) fn sigmas_to(&self, last: f32) -> Vec<f32> {
+        self.sigmas.iter().map(|&sigma| sigma as f32).chain([last]).collect()
+    }
+}
+
+/// The training timesteps that a run of `steps` visits, descending, by `timestep_spacing` and `steps_offset`.
+fn timesteps(config: &SchedulerConfig, steps: usize) -> Result<Vec<f64>> {
+    let train = train_timesteps(config)?;
+    Ok(match Spacing::read(config)? {
+        Spacing::Linspace => {
+            // The SDE solver keeps the fractions in double precision.
+            let double = config.kind() == SchedulerKind::DpmSolverSde;
+            let round = |t: f64| if double { t } else { f64::from(t as f32) };
+            linspace(0.0, train as f64 - 1.0, steps).into_iter().rev().map(round).collect()
+        }
+        Spacing::Leading => {
+            let offset = config.number("steps_offset")?;
+            (0..steps).rev().map(|i| (i * (train / steps)) as f64 + offset).collect()
+        }
+        Spacing::Trailing => trailing(train, train, steps),
+    })
+}
+
+/// The standard deviation of a run's first noise: the highest σ, or with "leading" spacing, which leaves out the noisiest
+/// timesteps, √(σ² + 1).
+pub(super) fn init_noise_sigma(config: &SchedulerConfig, sigmas: &[f32]) -> Result<f64> {
+    let highest = sigmas.iter().copied().fold(0.0, f32::max);
+    Ok(f64::from(match Spacing::read(config)? {
+        Spacing::Linspace | Spacing::Trailing => highest,
+        Spacing::Leading => (highest * highest + 1.0).sqrt(),
+    }))
+}
+
+/// The network's input for `sample`: of unit variance.
+pub(super) fn scale_model_input(sample: &Tensor, sigma: f32) -> Result<Tensor> {
+    divided(sample, (sigma * sigma + 1.0).sqrt())
+}
+
+/// `original + σ · noise`.
+pub(super) fn add_noise(original: &Tensor, noise: &Tensor, sigma: f32) -> Result<Tensor> {
+    weighted((1.0, original), &[(sigma, noise)])
+}
+
+impl Prediction {
+    /// x₀ from the network's output at `sample = x₀ + σ·ε`.
+    pub(super) fn original_at(self, output: &Tensor, sample: &Tensor, sigma: f32) -> Result<Tensor> {
+        match self {
+            Prediction::Epsilon => weighted((1.0, sample), &[(-sigma, output)]),
+            Prediction::Sample => Ok(output.clone()),
+            Prediction::VPrediction => {
+                let variance = sigma * sigma + 1.0;
+                Ok((scaled(output, -sigma / variance.sqrt())? + divided(sample, variance)?)?)
+            }
+        }
+    }
+}
+
+/// dx/dσ at `sample`, towards `original`: Karras et al. 2022 (arXiv 2206.00364), equation 3.
+pub(super) fn derivative(sample: &Tensor, original: &Tensor, sigma: f32) -> Result<Tensor> {
+    divided(&(sample - original)?, sigma)
+}
