@@ -1,0 +1,115 @@
+//! The folder of blobs: files named by the hash of their content, each whole or absent.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::{Error, Result, is_leftover};
+
+/// The folder, with `incoming` for files that are being written.
+#[derive(Debug)]
+pub(crate) struct Blobs {
+    dir: PathBuf,
+    incoming: PathBuf,
+}
+
+impl Blobs {
+    pub(crate) fn open(dir: PathBuf) -> Result<Self> {
+        let incoming = dir.join("incoming");
+        fs::create_dir_all(&incoming).map_err(|e| Error::file(&incoming, &e))?;
+        let blobs = Self { dir, incoming };
+        blobs.sweep(SystemTime::now())?;
+        Ok(blobs)
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
+    }
+
+    /// The file name for a content: two characters of its hash as a folder, then the whole hash.
+    pub(crate) fn file_name(hash: &blake3::Hash, media_type: &str) -> String {
+        let hex = hash.to_hex();
+        let extension = match media_type {
+            "image/png" => "png",
+            "image/jpeg" => "jpg",
+            "image/webp" => "webp",
+            _ => "bin",
+        };
+        format!("{}/{hex}.{extension}", &hex[..2])
+    }
+
+    /// Writes a blob unless it is there, whole, already.
+    pub(crate) fn write(&self, file: &str, bytes: &[u8], hash: &blake3::Hash) -> Result<()> {
+        let path = self.path(file);
+        if self.read(file)?.is_some_and(|found| blake3::hash(&found) == *hash) {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(folder).map_err(|e| Error::file(folder, &e))?;
+        let failed = |e: std::io::Error| Error::file(&path, &e);
+        let mut temporary = tempfile::NamedTempFile::new_in(&self.incoming).map_err(failed)?;
+        temporary.write_all(bytes).map_err(failed)?;
+        temporary.as_file().sync_all().map_err(failed)?;
+        temporary.persist(&path).map_err(|e| failed(e.error))?;
+        sync_folder(folder)?;
+        sync_folder(&self.dir)
+    }
+
+    /// The bytes of a blob; `None` where there is no such file.
+    pub(crate) fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path(file);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file(&path, &e)),
+        }
+    }
+
+    pub(crate) fn remove(&self, file: &str) -> Result<()> {
+        let path = self.path(file);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::file(&path, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what a crash left half written.
+    fn sweep(&self, now: SystemTime) -> Result<()> {
+        for entry in fs::read_dir(&self.incoming).map_err(|e| Error::file(&self.incoming, &e))? {
+            let path = entry.map_err(|e| Error::file(&self.incoming, &e))?.path();
+            if is_leftover(&path, now) {
+                // Another process may have been quicker.
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a rename in this folder last. Windows opens no folders and needs no such call.
+fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::file(folder, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::LEFTOVER;
+
+    #[test]
+    fn old_leftovers_are_swept_and_fresh_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let half = blobs.incoming.join("half");
+        fs::write(&half, b"torn").unwrap();
+        blobs.sweep(SystemTime::now()).unwrap();
+        assert!(half.exists());
+        blobs.sweep(SystemTime::now() + 2 * LEFTOVER).unwrap();
+        assert!(!half.exists());
+    }
+}

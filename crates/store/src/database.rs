@@ -1,0 +1,91 @@
+//! The database file: its settings and its versions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::{Error, Result};
+
+/// One step per version, in order; a step that has been released is never changed.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE assets (
+        id         TEXT PRIMARY KEY,
+        hash       TEXT NOT NULL,
+        file       TEXT NOT NULL,
+        size       INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        width      INTEGER,
+        height     INTEGER,
+        parent     TEXT,
+        hidden     INTEGER NOT NULL,
+        recipe     TEXT,
+        created_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE jobs (
+        id         TEXT PRIMARY KEY,
+        kind       TEXT NOT NULL,
+        status     TEXT NOT NULL,
+        progress   REAL NOT NULL,
+        input      TEXT NOT NULL,
+        error      TEXT,
+        instance   TEXT,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE job_history (
+        job    TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+        status TEXT NOT NULL,
+        at     INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX job_history_job ON job_history(job);
+    CREATE TABLE job_assets (
+        job      TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        asset    TEXT NOT NULL,
+        PRIMARY KEY (job, position)
+    ) STRICT;
+"];
+
+/// Opens the file and brings it to the newest version.
+pub(crate) fn open(path: &Path) -> Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    let done = usize::try_from(found).ok().filter(|done| *done <= MIGRATIONS.len());
+    let Some(done) = done else { return Err(Error::Newer { found, known }) };
+    for step in &MIGRATIONS[done..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_database_of_a_newer_version_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("infill.db");
+        open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let message = open(&path).unwrap_err().to_string();
+        assert!(message.contains("99"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("infill.db");
+        std::fs::write(&path, vec![7; 8192]).unwrap();
+        assert!(matches!(open(&path), Err(Error::Database(_))));
+    }
+}

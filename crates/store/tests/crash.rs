@@ -1,0 +1,65 @@
+//! A process that is killed while it writes leaves a store that opens, and every listed asset is whole.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use infill_store::{AssetMeta, JobStatus, Store};
+
+const FOLDER: &str = "INFILL_STORE_CRASH_TEST";
+
+fn content(number: u32) -> Vec<u8> {
+    let size = 40_000 + 7 * number as usize;
+    number.to_le_bytes().into_iter().cycle().take(size).collect()
+}
+
+/// The process that is killed: in an ordinary run of the tests it has no folder and nothing to do.
+#[test]
+fn writer() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let store = Store::open(Path::new(&folder)).unwrap();
+    let meta = AssetMeta { media_type: "image/png".into(), ..AssetMeta::default() };
+    for number in 0.. {
+        let job = store.create_job("inference", &number.to_string()).unwrap();
+        store.set_job_status(&job, JobStatus::InProgress).unwrap();
+        let asset = store.put(&content(number), &meta).unwrap();
+        store.finish_job(&job, &[asset]).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_writer_leaves_a_whole_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut written = 0;
+    for round in 0..6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writer", "--nocapture"])
+            .env(FOLDER, dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(150 + 37 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let store = Store::open(dir.path()).unwrap();
+        let assets = store.list(true).unwrap();
+        for asset in &assets {
+            let bytes = store.bytes(&asset.id).unwrap();
+            let number = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+            assert_eq!(bytes, content(number));
+        }
+        for job in store.jobs().unwrap() {
+            match job.status {
+                JobStatus::Success => assert!(store.bytes(&job.assets[0]).is_ok()),
+                status => assert_eq!(status, JobStatus::Queued, "{}", job.id),
+            }
+        }
+        // At most the one job of each killed writer.
+        assert!(store.abandoned_jobs().unwrap().len() as u64 <= round + 1);
+        written = assets.len();
+    }
+    assert!(written > 0, "no writer lived long enough to write");
+}
