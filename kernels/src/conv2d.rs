@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use crate::cpu;
+
 /// Convolves `x` (B, C, H, W) with `weight` (O, C, kh, kw) and adds `bias` (O): (B, O, H', W') with
 /// `H' = (H + 2 padding - kh) / stride + 1` and W' likewise. `padding` is zeros on all four sides.
 pub fn conv2d(
@@ -17,9 +19,10 @@ pub fn conv2d(
     } else if (kh, kw, stride, padding) == (1, 1, 1, 0) {
         pointwise(x, weight)?
     } else {
-        // The CPU has no bf16 convolution, and its f16 one would accumulate in half.
-        let wide = |t: &Tensor| t.to_dtype(DType::F32);
-        composed(&wide(x)?, &wide(weight)?, stride, padding)?.to_dtype(x.dtype())?
+        // Half formats are widened, so that they are summed in f32.
+        let wide = |t: &Tensor| t.to_dtype(DType::F32)?.contiguous();
+        let op = cpu::conv2d::Conv2d { stride, padding };
+        wide(x)?.apply_op2_no_bwd(&wide(weight)?, &op)?.to_dtype(x.dtype())?
     };
     match bias {
         Some(bias) => out.broadcast_add(&bias.reshape((1, out_channels, 1, 1))?),

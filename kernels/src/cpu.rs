@@ -4,6 +4,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+pub(crate) mod conv2d;
+mod microkernel;
+
 /// Elements one thread takes at least; below it the hand-over costs more than the work.
 const MIN_ELEMENTS: usize = 8 * 1024;
 
