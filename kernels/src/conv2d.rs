@@ -59,10 +59,10 @@ mod tests {
         let (xs, ws, bs) = (values(x), values(w), values(bias));
         let mut out = Vec::new();
         for n in 0..b {
-            for oc in 0..o {
+            for (oc, &bias) in bs.iter().enumerate() {
                 for i in 0..oh {
                     for j in 0..ow {
-                        let mut sum = f64::from(bs[oc]);
+                        let mut sum = f64::from(bias);
                         for ic in 0..c {
                             for ki in 0..kh {
                                 for kj in 0..kw {

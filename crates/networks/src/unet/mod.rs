@@ -1,1 +1,189 @@
-//! To be written.
+//! The UNet that predicts the noise in a latent picture.
+
+mod blocks;
+mod config;
+pub(crate) mod resnet;
+mod transformer;
+
+use candle_core::{DType, Tensor};
+
+use crate::embeddings::{TimestepEmbedding, sinusoids};
+use crate::layers::{Conv2d, GroupNorm};
+use crate::weights::Weights;
+use crate::{Error, Result};
+use blocks::{DownBlock, MidBlock, UpBlock};
+pub use config::{PerBlock, UNet2DConditionConfig};
+
+/// Hears each layer's output by its diffusers module name.
+pub type Tap<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+/// What SDXL adds to the timestep: diffusers' `added_cond_kwargs`.
+#[derive(Clone, Debug)]
+pub struct AddedConditions {
+    /// Pooled text embedding (B, P).
+    pub text_embeds: Tensor,
+    /// Sizes and crop, or sizes and aesthetic score (B, 6 or 5).
+    pub time_ids: Tensor,
+}
+
+/// The noise predictor of Stable Diffusion 1.5, SDXL and its refiner (diffusers: `unets/unet_2d_condition.py`;
+/// arXiv 2112.10752, 2307.01952).
+pub struct UNet2DConditionModel {
+    config: UNet2DConditionConfig,
+    dtype: DType,
+    conv_in: Conv2d,
+    time_embedding: TimestepEmbedding,
+    add_embedding: Option<TimestepEmbedding>,
+    down_blocks: Vec<DownBlock>,
+    mid_block: Option<MidBlock>,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl UNet2DConditionModel {
+    /// Builds the network; call [`Weights::finish`] afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] or [`Error::Config`] for a configuration that can't be run.
+    pub fn new(config: UNet2DConditionConfig, w: &Weights) -> Result<Self> {
+        config.check(w.component())?;
+        let levels = config.levels();
+        let (Some(top), Some(lowest)) = (levels.first(), levels.last()) else {
+            return Err(Error::Config {
+                component: w.component().to_owned(),
+                reason: "no blocks".to_owned(),
+            });
+        };
+        let time_embed_dim = config.time_embed_dim();
+        let down_blocks = levels.iter().enumerate().map(|(i, level)| {
+            let inputs = levels[i.saturating_sub(1)].channels;
+            DownBlock::new(&config, level, i, inputs, &w.sub("down_blocks").sub(i))
+        });
+        let up_blocks =
+            (0..levels.len()).map(|i| UpBlock::new(&config, &levels, i, &w.sub("up_blocks").sub(i)));
+        let conv = |inputs, outputs, kernel, name: &str| {
+            Conv2d::new(inputs, outputs, kernel, 1, (kernel - 1) / 2, &w.sub(name))
+        };
+        Ok(Self {
+            dtype: w.dtype(),
+            conv_in: conv(config.in_channels, top.channels, config.conv_in_kernel, "conv_in")?,
+            time_embedding: TimestepEmbedding::new(top.channels, time_embed_dim, &w.sub("time_embedding"))?,
+            add_embedding: match (&config.addition_embed_type, config.projection_class_embeddings_input_dim) {
+                (Some(_), Some(inputs)) => {
+                    Some(TimestepEmbedding::new(inputs, time_embed_dim, &w.sub("add_embedding"))?)
+                }
+                _ => None,
+            },
+            down_blocks: down_blocks.collect::<Result<_>>()?,
+            mid_block: match config.mid_block_type {
+                Some(_) => Some(MidBlock::new(&config, lowest, &w.sub("mid_block"))?),
+                None => None,
+            },
+            up_blocks: up_blocks.collect::<Result<_>>()?,
+            conv_norm_out: GroupNorm::new(
+                config.groups(),
+                top.channels,
+                config.norm_eps,
+                &w.sub("conv_norm_out"),
+            )?,
+            conv_out: conv(top.channels, config.out_channels, config.conv_out_kernel, "conv_out")?,
+            config,
+        })
+    }
+
+    /// The configuration that the network was built from.
+    pub fn config(&self) -> &UNet2DConditionConfig {
+        &self.config
+    }
+
+    /// Predicts the noise (or velocity) in `sample`.
+    ///
+    /// `sample` (B, in_channels, h, w); `timestep` in 0..1000, which may be fractional; `encoder_hidden_states`
+    /// (B, N, D); `added` for SDXL. Returns (B, out_channels, h, w) in the sample's number format.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when shapes do not fit, or SDXL's `added` is missing.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        encoder_hidden_states: &Tensor,
+        added: Option<&AddedConditions>,
+    ) -> Result<Tensor> {
+        self.forward_tapped(sample, timestep, encoder_hidden_states, added, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`], reporting each layer's output to `tap` by its diffusers module name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::forward`].
+    pub fn forward_tapped(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        encoder_hidden_states: &Tensor,
+        added: Option<&AddedConditions>,
+        tap: Tap<'_>,
+    ) -> Result<Tensor> {
+        let time = self.embed_time(sample, timestep, added)?;
+        tap("time_embedding", &time);
+        let time = infill_kernels::silu(&time)?;
+        let context = encoder_hidden_states.to_dtype(self.dtype)?;
+
+        let mut x = sample.to_dtype(self.dtype)?;
+        if self.config.center_input_sample {
+            x = ((x * 2.0)? - 1.0)?;
+        }
+        let mut x = self.conv_in.forward(&x)?;
+        tap("conv_in", &x);
+
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &time, &context, &mut skips, tap)?;
+        }
+        if let Some(block) = &self.mid_block {
+            x = block.forward(x, &time, &context, tap)?;
+        }
+        let exact_size = self.has_odd_level(sample)?;
+        for block in &self.up_blocks {
+            x = block.forward(x, &time, &context, &mut skips, exact_size, tap)?;
+        }
+        let out = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?;
+        tap("conv_out", &out);
+        Ok(out.to_dtype(sample.dtype())?)
+    }
+
+    /// Whether a side of `sample` can't be halved evenly all the way down.
+    fn has_odd_level(&self, sample: &Tensor) -> Result<bool> {
+        let factor = 1 << (self.up_blocks.len() - 1);
+        let (_, _, height, width) = sample.dims4()?;
+        Ok(height % factor != 0 || width % factor != 0)
+    }
+
+    /// Timestep, and for SDXL pooled text and sizes, as one vector (B or 1, width).
+    fn embed_time(&self, sample: &Tensor, timestep: f64, added: Option<&AddedConditions>) -> Result<Tensor> {
+        let config = &self.config;
+        let sinusoids = |values: &Tensor, dim| {
+            sinusoids(values, dim, config.flip_sin_to_cos, config.freq_shift)?
+                .to_dtype(self.dtype)
+                .map_err(Error::from)
+        };
+        let timestep = Tensor::new(&[timestep as f32], sample.device())?;
+        let time = self.time_embedding.forward(&sinusoids(&timestep, config.block_out_channels[0])?)?;
+        let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
+            return Ok(time);
+        };
+        let Some(AddedConditions { text_embeds, time_ids }) = added else {
+            let reason = "addition_embed_type text_time needs text_embeds and time_ids";
+            return Err(candle_core::Error::msg(reason).into());
+        };
+        let batch = time_ids.dim(0)?;
+        let sizes = sinusoids(&time_ids.flatten_all()?, dim)?.reshape((batch, ()))?;
+        let added = Tensor::cat(&[text_embeds.to_dtype(self.dtype)?, sizes], 1)?;
+        Ok(add_embedding.forward(&added)?.broadcast_add(&time)?)
+    }
+}
