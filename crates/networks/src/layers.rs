@@ -86,7 +86,7 @@ impl GroupNorm {
         Ok(infill_kernels::group_norm(x, &self.weight, &self.bias, self.groups, self.eps)?)
     }
 
-    /// The norm followed by SiLU, in one pass where a kernel has it.
+    /// `x` (B, channels, ..) to the same shape: the norm and then SiLU, in one pass where a kernel has it.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         Ok(infill_kernels::group_norm_silu(x, &self.weight, &self.bias, self.groups, self.eps)?)
     }
