@@ -35,7 +35,7 @@ impl EulerDiscrete {
                 ("epsilon", Prediction::Epsilon),
                 ("sample", Prediction::Sample),
                 ("original_sample", Prediction::Sample),
-                ("v_prediction", Prediction::VPrediction),
+                ("v_prediction", Prediction::Velocity),
             ],
         )?;
         let mut levels = Levels::new(config, steps)?;
@@ -53,7 +53,7 @@ impl EulerDiscrete {
             "timestep_type",
             &[("discrete", TimestepType::Discrete), ("continuous", TimestepType::Continuous)],
         )? == TimestepType::Continuous;
-        let timesteps = if continuous && prediction == Prediction::VPrediction {
+        let timesteps = if continuous && prediction == Prediction::Velocity {
             sigmas.iter().take(sigmas.len() - 1).map(|&sigma| f64::from(0.25 * ln(sigma))).collect()
         } else {
             levels.timesteps.iter().map(|&t| f64::from(t as f32)).collect()

@@ -105,7 +105,7 @@ impl Prediction {
         match self {
             Prediction::Epsilon => weighted((1.0, sample), &[(-sigma, output)]),
             Prediction::Sample => Ok(output.clone()),
-            Prediction::VPrediction => {
+            Prediction::Velocity => {
                 let variance = sigma * sigma + 1.0;
                 Ok((scaled(output, -sigma / variance.sqrt())? + divided(sample, variance)?)?)
             }

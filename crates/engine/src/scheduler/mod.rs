@@ -15,15 +15,30 @@
 //! One file with a struct that implements [`Sampler`], a variant in [`SchedulerKind`] with its keys in `signature.rs`,
 //! one line in [`Scheduler::new`] and one in the fixture generator.
 
+mod alphas;
 mod arith;
+mod bounds;
 mod config;
+mod ddim;
+mod ddpm;
+mod deis_multistep;
+mod dpmsolver;
+mod dpmsolver_multistep;
+mod dpmsolver_singlestep;
 mod euler_discrete;
+mod history;
 mod k_diffusion;
 mod kind;
+mod lambdas;
+mod lcm;
+mod pndm;
 mod prediction;
 mod schedule;
 mod sigmas;
 mod signature;
+mod tcd;
+mod timesteps;
+mod unipc_multistep;
 
 use candle_core::{DType, Tensor};
 
@@ -97,9 +112,21 @@ impl Scheduler {
                 allowed: "1 and above".into(),
             });
         }
-        let _ = options;
         let sampler: Box<dyn Sampler> = match config.kind() {
+            SchedulerKind::Ddim => Box::new(ddim::Ddim::new(config, steps, options.eta)?),
+            SchedulerKind::Ddpm => Box::new(ddpm::Ddpm::new(config, steps)?),
+            SchedulerKind::DeisMultistep => Box::new(deis_multistep::DeisMultistep::new(config, steps)?),
+            SchedulerKind::DpmSolverMultistep => {
+                Box::new(dpmsolver_multistep::DpmSolverMultistep::new(config, steps)?)
+            }
+            SchedulerKind::DpmSolverSinglestep => {
+                Box::new(dpmsolver_singlestep::DpmSolverSinglestep::new(config, steps)?)
+            }
             SchedulerKind::EulerDiscrete => Box::new(euler_discrete::EulerDiscrete::new(config, steps)?),
+            SchedulerKind::Lcm => Box::new(lcm::Lcm::new(config, steps)?),
+            SchedulerKind::Pndm => Box::new(pndm::Pndm::new(config, steps)?),
+            SchedulerKind::Tcd => Box::new(tcd::Tcd::new(config, steps, options.eta)?),
+            SchedulerKind::UniPcMultistep => Box::new(unipc_multistep::UniPcMultistep::new(config, steps)?),
             other => {
                 return Err(Error::Refused {
                     field: "_class_name",

@@ -157,14 +157,14 @@ pub(super) fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
     (0..count).map(|i| if i > 0 && i + 1 == count { stop } else { i as f64 * step + start }).collect()
 }
 
-/// As `torch.linspace` in float32: counted from whichever end is nearer.
+/// As `torch.linspace` in float32: counted from whichever end is nearer, each number rounded once.
 pub(super) fn linspace_f32(start: f32, stop: f32, count: usize) -> Vec<f32> {
     let step = (stop - start) / count.saturating_sub(1).max(1) as f32;
     let at = |i: usize| {
         if i < count / 2 || count == 1 {
-            start + step * i as f32
+            step.mul_add(i as f32, start)
         } else {
-            stop - step * (count - 1 - i) as f32
+            (-step).mul_add((count - 1 - i) as f32, stop)
         }
     };
     (0..count).map(at).collect()
