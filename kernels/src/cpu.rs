@@ -4,8 +4,10 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+pub(crate) mod attention;
 pub(crate) mod conv2d;
 mod microkernel;
+mod softmax;
 
 /// Elements one thread takes at least; below it the hand-over costs more than the work.
 const MIN_ELEMENTS: usize = 8 * 1024;
