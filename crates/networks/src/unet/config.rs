@@ -87,7 +87,7 @@ pub struct UNet2DConditionConfig {
     pub cross_attention_norm: Option<String>,
     /// Only read by `addition_embed_type` `text`, which is refused here.
     pub addition_embed_type_num_heads: usize,
-    /// What diffusers' signature does not have: refused, unless it begins with an underscore (bookkeeping).
+    /// What diffusers' signature does not have: refused, unless it is bookkeeping.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -229,7 +229,7 @@ impl UNet2DConditionConfig {
         if let Some(block) = self.up_block_types.iter().find(|b| !is_one_of(b, UP_BLOCKS)) {
             return refuse("up_block_types", block.clone(), &UP_BLOCKS.join(", "));
         }
-        if let Some((key, value)) = self.other.iter().find(|(key, _)| !key.starts_with('_')) {
+        if let Some((key, value)) = self.other.iter().find(|(key, _)| !is_bookkeeping(key)) {
             return refuse(key, value.to_string(), "the keys of diffusers' UNet2DConditionModel");
         }
         self.check_lengths(component)
@@ -346,6 +346,15 @@ impl UNet2DConditionConfig {
 const DOWN_BLOCKS: &[&str] = &["DownBlock2D", "CrossAttnDownBlock2D"];
 const UP_BLOCKS: &[&str] = &["UpBlock2D", "CrossAttnUpBlock2D"];
 
+/// The state of diffusers' `EMAModel`, which it saves among the UNet's own keys; SDXL's inpainting UNet has it.
+const EMA_STATE: &[&str] =
+    &["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
+
+/// Whether a key tells how the checkpoint came about and not how it is run.
+fn is_bookkeeping(key: &str) -> bool {
+    key.starts_with('_') || is_one_of(key, EMA_STATE)
+}
+
 fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.contains(&name)
 }
@@ -365,6 +374,15 @@ mod tests {
         let config = UNet2DConditionConfig::from_json("unet", &json!({ "_class_name": "x" })).unwrap();
         assert_eq!(config.time_embed_dim(), 1280);
         assert_eq!(config.levels().iter().map(|l| l.heads).collect::<Vec<_>>(), [8; 4]);
+    }
+
+    #[test]
+    fn the_state_of_training_is_passed_over() {
+        let json = json!({
+            "decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 37000,
+            "power": 0.666, "update_after_step": 0, "use_ema_warmup": false, "_name_or_path": "x",
+        });
+        UNet2DConditionConfig::from_json("unet", &json).unwrap();
     }
 
     #[test]

@@ -187,3 +187,80 @@ impl UNet2DConditionModel {
         Ok(add_embedding.forward(&added)?.broadcast_add(&time)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use candle_core::{Device, safetensors};
+    use serde_json::json;
+    use std::collections::HashMap;
+
+    /// A small SDXL-shaped network, its weights all zero, with the names of the tensors it asked for.
+    fn network() -> (UNet2DConditionModel, String) {
+        let json = json!({
+            "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "layers_per_block": 1,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "attention_head_dim": [1, 2, 4], "transformer_layers_per_block": [1, 1, 2],
+            "cross_attention_dim": 12, "use_linear_projection": true, "upcast_attention": null,
+            "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 34,
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("empty.safetensors");
+        safetensors::save(&HashMap::<String, Tensor>::new(), &file).unwrap();
+        let w = Weights::open("unet", &[file], str::to_owned, DType::F32, &Device::Cpu).unwrap();
+        let config = UNet2DConditionConfig::from_json("unet", &json).unwrap();
+        let unet = UNet2DConditionModel::new(config, &w).unwrap();
+        (unet, w.finish().unwrap_err().to_string())
+    }
+
+    fn ones(shape: &[usize]) -> Tensor {
+        Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn an_empty_checkpoint_lacks_every_tensor_by_name() {
+        let (_, error) = network();
+        for name in [
+            "add_embedding.linear_1.weight",
+            "down_blocks.0.downsamplers.0.conv.bias",
+            "down_blocks.2.attentions.0.transformer_blocks.1.attn2.to_out.0.bias",
+            "mid_block.resnets.1.time_emb_proj.weight",
+            "up_blocks.1.resnets.0.conv_shortcut.weight",
+            "up_blocks.0.attentions.1.transformer_blocks.0.ff.net.0.proj.weight",
+            "conv_norm_out.weight",
+        ] {
+            assert!(error.contains(name), "{name}");
+        }
+        assert!(!error.contains("down_blocks.0.attentions") && !error.contains("down_blocks.2.downsamplers"));
+    }
+
+    #[test]
+    fn odd_sides_come_back_and_every_layer_is_reported_once() {
+        let (unet, _) = network();
+        let added = AddedConditions { text_embeds: ones(&[2, 10]), time_ids: ones(&[2, 6]) };
+        let mut names = Vec::new();
+        let out = unet
+            .forward_tapped(&ones(&[2, 4, 9, 13]), 500.5, &ones(&[2, 7, 12]), Some(&added), &mut |name, _| {
+                names.push(name.to_owned());
+            })
+            .unwrap();
+        assert_eq!(out.dims(), [2, 4, 9, 13]);
+        assert_eq!(names.first().unwrap(), "time_embedding");
+        assert_eq!(names.last().unwrap(), "conv_out");
+        assert!(names.contains(&"up_blocks.1.upsamplers.0".to_owned()));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn sdxl_without_its_added_conditions_is_an_error() {
+        let (unet, _) = network();
+        let error = unet.forward(&ones(&[1, 4, 8, 8]), 1.0, &ones(&[1, 7, 12]), None).unwrap_err();
+        assert!(error.to_string().contains("text_embeds and time_ids"), "{error}");
+    }
+}
