@@ -1,1 +1,179 @@
-//! To be written.
+//! Masks: white is repainted, black stays.
+//!
+//! A mask is brought to any size by one function, [`Mask::to_size`], in the order of diffusers' mask processor: resized
+//! in the kind it was stored in (Lanczos; nearest neighbour for one bit per pixel), then turned to grey, then binarised
+//! at one half. (`VaeImageProcessor` with `do_binarize` and `do_convert_grayscale` in diffusers/image_processor.py)
+
+use image::{DynamicImage, GrayImage, Luma, RgbImage};
+
+use crate::Result;
+use crate::geometry::{Plan, Rect, Size};
+use crate::image::{Filter, Limits, crop_resize_fill, decode, resize, to_rgb8};
+
+/// The least grey value that is repainted: 128 / 255 is the first that is not below one half.
+const WHITE: u8 = 128;
+
+/// A mask as decoded.
+#[derive(Clone, Debug)]
+pub struct Mask {
+    samples: Samples,
+}
+
+/// The kinds of mask that resize differently.
+#[derive(Clone, Debug)]
+enum Samples {
+    /// One bit per pixel, as 0 and 255: Pillow's mode "1".
+    Bilevel(GrayImage),
+    Grey(GrayImage),
+    Colour(RgbImage),
+}
+
+impl Mask {
+    /// Decodes PNG, JPEG or WebP. Alpha is ignored, a palette looked up, of 16 bits the upper 8 are taken.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Picture::decode`](crate::image::Picture::decode).
+    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self> {
+        let decoded = decode(bytes, limits, "mask")?;
+        let samples = if decoded.bilevel {
+            Samples::Bilevel(decoded.pixels.to_luma8())
+        } else if decoded.pixels.color().has_color() {
+            Samples::Colour(to_rgb8(&decoded.pixels))
+        } else {
+            Samples::Grey(grey(&decoded.pixels))
+        };
+        Ok(Self { samples })
+    }
+
+    /// A mask of grey values: 128 and above are repainted.
+    pub fn from_luma8(samples: GrayImage) -> Self {
+        Self { samples: Samples::Grey(samples) }
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> Size {
+        let (width, height) = match &self.samples {
+            Samples::Bilevel(image) | Samples::Grey(image) => image.dimensions(),
+            Samples::Colour(image) => image.dimensions(),
+        };
+        Size { width, height }
+    }
+
+    /// The grey values at a size.
+    pub fn to_size(&self, size: Size) -> GrayImage {
+        let Size { width, height } = size;
+        match &self.samples {
+            Samples::Bilevel(image) => resize(image, width, height, Filter::Nearest),
+            Samples::Grey(image) => resize(image, width, height, Filter::Lanczos),
+            Samples::Colour(image) => luma(&resize(image, width, height, Filter::Lanczos)),
+        }
+    }
+
+    /// The mask at the plan's work size: cropped, resized and completed as the picture is, and binarised. A mask of
+    /// another size than the picture's is brought to the picture's first if there is something to crop.
+    pub fn to_work(&self, plan: &Plan) -> BinaryMask {
+        if plan.is_whole() {
+            return BinaryMask::from_luma(&self.to_size(plan.work));
+        }
+        if self.size() != plan.picture {
+            let resized = Self::from_luma8(self.to_size(plan.picture));
+            return resized.to_work(plan);
+        }
+        BinaryMask::from_luma(&match &self.samples {
+            Samples::Bilevel(image) => crop_resize_fill(image, plan, Filter::Nearest),
+            Samples::Grey(image) => crop_resize_fill(image, plan, Filter::Lanczos),
+            Samples::Colour(image) => luma(&crop_resize_fill(image, plan, Filter::Lanczos)),
+        })
+    }
+
+    /// The smallest rectangle with every pixel that isn't black once the mask has the given size; `None` if all are.
+    /// This is what a crop goes around. It may hold more than what is repainted.
+    pub fn bounds(&self, size: Size) -> Option<Rect> {
+        bounds(&self.to_size(size), 1)
+    }
+
+    /// Whether no pixel is to be repainted.
+    pub fn is_empty(&self) -> bool {
+        bounds(&self.to_size(self.size()), WHITE).is_none()
+    }
+}
+
+/// A mask of zeros and ones; 1 is repainted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BinaryMask {
+    size: Size,
+    /// Row by row.
+    repaint: Vec<bool>,
+}
+
+impl BinaryMask {
+    /// The mask of grey values of one half and above.
+    pub fn from_luma(image: &GrayImage) -> Self {
+        let size = Size { width: image.width(), height: image.height() };
+        Self { size, repaint: image.as_raw().iter().map(|value| *value >= WHITE).collect() }
+    }
+
+    /// Width and height.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Row by row, whether a pixel is repainted.
+    pub fn repaint(&self) -> &[bool] {
+        &self.repaint
+    }
+
+    /// Whether no pixel is repainted.
+    pub fn is_empty(&self) -> bool {
+        !self.repaint.contains(&true)
+    }
+
+    /// `(1, 1, H, W)` values 0 and 1.
+    pub fn values(&self) -> Vec<f32> {
+        self.repaint.iter().map(|repaint| f32::from(u8::from(*repaint))).collect()
+    }
+
+    /// `(1, 1, h, w)` values at the size of the latents, by the nearest neighbour that lies up and left.
+    /// (`torch.nn.functional.interpolate` with mode "nearest")
+    pub fn to_latents(&self, height: u32, width: u32) -> Vec<f32> {
+        let positions = |old: u32, new: u32| {
+            let scale = old as f32 / new as f32;
+            (0..new).map(move |i| ((i as f32 * scale) as u32).min(old.saturating_sub(1)) as usize)
+        };
+        let columns: Vec<usize> = positions(self.size.width, width).collect();
+        let row_length = self.size.width as usize;
+        positions(self.size.height, height)
+            .flat_map(|row| columns.iter().map(move |column| row * row_length + column))
+            .map(|at| f32::from(u8::from(self.repaint[at])))
+            .collect()
+    }
+}
+
+/// Grey pixels, of 16 bits the upper 8.
+fn grey(pixels: &DynamicImage) -> GrayImage {
+    let colour = to_rgb8(pixels);
+    GrayImage::from_fn(colour.width(), colour.height(), |x, y| Luma([colour.get_pixel(x, y)[0]]))
+}
+
+/// ITU-R 601-2 luma in Pillow's fixed point. (`L24` in src/libImaging/Convert.c)
+fn luma(image: &RgbImage) -> GrayImage {
+    GrayImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b] = image.get_pixel(x, y).0.map(u32::from);
+        Luma([((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8])
+    })
+}
+
+/// The smallest rectangle with every pixel of at least `least`.
+fn bounds(image: &GrayImage, least: u8) -> Option<Rect> {
+    let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
+    for (x, y, pixel) in image.enumerate_pixels() {
+        if pixel[0] >= least {
+            left = left.min(x);
+            top = top.min(y);
+            right = right.max(x + 1);
+            bottom = bottom.max(y + 1);
+        }
+    }
+    (right > left).then(|| Rect { x: left, y: top, width: right - left, height: bottom - top })
+}
