@@ -1,1 +1,3 @@
-//! To be written.
+//! CLIP (Radford et al. 2021, arXiv 2103.00020), as transformers' `modeling_clip.py` runs it.
+
+pub mod text;

@@ -1,0 +1,353 @@
+//! CLIP's text encoder: a causal transformer over token ids, with or without the projection into the joint space.
+
+use std::collections::BTreeMap;
+
+use candle_core::{D, DType, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::layers::{Embedding, LayerNorm, Linear};
+use crate::weights::Weights;
+use crate::{Error, Result};
+
+/// `config.json` of a `CLIPTextModel` or `CLIPTextModelWithProjection`, with transformers' names and defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct ClipTextConfig {
+    /// Entries of the token table.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width within the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Width of the joint space; read by the model with projection.
+    pub projection_dim: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of each attention.
+    pub num_attention_heads: usize,
+    /// The longest text, in tokens.
+    pub max_position_embeddings: usize,
+    /// `quick_gelu` or `gelu`.
+    pub hidden_act: String,
+    /// Epsilon of every layer norm.
+    pub layer_norm_eps: f64,
+    /// Whose position the pooled output is taken from; 2 is an old mistake that every published checkpoint keeps and
+    /// means "the greatest id".
+    pub eos_token_id: u32,
+    /// Keys that are not in the mathematics, or not known.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: "quick_gelu".into(),
+            layer_norm_eps: 1e-5,
+            eos_token_id: 49407,
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+/// Keys that change nothing when the network runs.
+const HARMLESS: [&str; 23] = [
+    "architectures",
+    "attention_dropout",
+    "attn_implementation",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "do_sample",
+    "dropout",
+    "dtype",
+    "id2label",
+    "initializer_factor",
+    "initializer_range",
+    "is_decoder",
+    "label2id",
+    "model_type",
+    "name_or_path",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "return_dict",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "use_cache",
+];
+
+impl ClipTextConfig {
+    /// Reads and checks the `config.json` of `component`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is no such configuration, [`Error::Unsupported`] naming the first key or value that
+    /// is not implemented.
+    pub fn from_json(component: &str, json: &Value) -> Result<Self> {
+        let config: Self = serde_json::from_value(json.clone())
+            .map_err(|e| Error::Config { component: component.into(), reason: e.to_string() })?;
+        config.activation(component)?;
+        if let Some((key, value)) =
+            config.other.iter().find(|(key, _)| !key.starts_with('_') && !HARMLESS.contains(&key.as_str()))
+        {
+            return Err(Error::Unsupported {
+                component: component.into(),
+                key: key.clone(),
+                value: value.to_string(),
+                implemented: "the keys of transformers' CLIPTextConfig".into(),
+            });
+        }
+        let heads = config.num_attention_heads;
+        if heads == 0 || !config.hidden_size.is_multiple_of(heads) {
+            let reason =
+                format!("hidden_size {} is no multiple of num_attention_heads {heads}", config.hidden_size);
+            return Err(Error::Config { component: component.into(), reason });
+        }
+        Ok(config)
+    }
+
+    fn activation(&self, component: &str) -> Result<Activation> {
+        match self.hidden_act.as_str() {
+            "quick_gelu" => Ok(Activation::QuickGelu),
+            "gelu" => Ok(Activation::Gelu),
+            other => Err(Error::Unsupported {
+                component: component.into(),
+                key: "hidden_act".into(),
+                value: other.into(),
+                implemented: "quick_gelu, gelu".into(),
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Activation {
+    QuickGelu,
+    Gelu,
+}
+
+/// What the text encoder gives.
+pub struct ClipTextOutput {
+    /// The embeddings and then every layer's output, `(B,N,D)` each, before the final norm.
+    pub hidden_states: Vec<Tensor>,
+    /// The last layer's output after the final norm, `(B,N,D)`.
+    pub last_hidden_state: Tensor,
+    /// `last_hidden_state` at the end of the text, `(B,D)`.
+    pub pooled: Tensor,
+    /// `pooled` projected into the joint space, `(B,P)`, if the model has a projection.
+    pub text_embeds: Option<Tensor>,
+}
+
+impl ClipTextOutput {
+    /// `hidden_states[-from_end]`: 1 is the last layer's output, 2 the penultimate one's.
+    ///
+    /// # Errors
+    /// There are not so many layers.
+    pub fn hidden_state_from_end(&self, from_end: usize) -> Result<Tensor> {
+        let count = self.hidden_states.len();
+        let index = count.checked_sub(from_end).filter(|&i| i < count);
+        index.map(|i| self.hidden_states[i].clone()).ok_or_else(|| {
+            let message = format!(
+                "{} layers can't be left out of {}",
+                from_end.saturating_sub(1),
+                count.saturating_sub(1)
+            );
+            Error::Tensor(candle_core::Error::Msg(message))
+        })
+    }
+}
+
+/// The text encoder.
+pub struct ClipTextModel {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+    layers: Vec<EncoderLayer>,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+    eos_token_id: u32,
+}
+
+impl ClipTextModel {
+    /// Reads the network from the root of its checkpoint; `with_projection` for `CLIPTextModelWithProjection`.
+    ///
+    /// # Errors
+    /// A configuration value that is not implemented. Missing tensors are for [`Weights::finish`].
+    pub fn new(component: &str, config: &ClipTextConfig, w: &Weights, with_projection: bool) -> Result<Self> {
+        let activation = config.activation(component)?;
+        let model = w.sub("text_model");
+        let embeddings = model.sub("embeddings");
+        // A table of 0, 1, 2, ... that old checkpoints carry along.
+        embeddings.ignore("position_ids");
+        let width = config.hidden_size;
+        let layers = model.sub("encoder").sub("layers");
+        Ok(Self {
+            token_embedding: Embedding::new(config.vocab_size, width, &embeddings.sub("token_embedding"))?,
+            position_embedding: Embedding::new(
+                config.max_position_embeddings,
+                width,
+                &embeddings.sub("position_embedding"),
+            )?,
+            layers: (0..config.num_hidden_layers)
+                .map(|i| EncoderLayer::new(config, activation, &layers.sub(i)))
+                .collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, &model.sub("final_layer_norm"))?,
+            text_projection: with_projection
+                .then(|| Linear::new(width, config.projection_dim, false, &w.sub("text_projection")))
+                .transpose()?,
+            eos_token_id: config.eos_token_id,
+        })
+    }
+
+    /// `ids` (B,N) of `u32`, with N up to `max_position_embeddings`.
+    pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
+        let (_, count) = ids.dims2()?;
+        let positions = self.position_embedding.weight().narrow(0, 0, count)?;
+        let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?; // (B,N,D)
+        let mask = causal_mask(count, &x)?;
+        let mut hidden_states = vec![x.clone()];
+        for layer in &self.layers {
+            x = layer.forward(&x, &mask)?;
+            hidden_states.push(x.clone());
+        }
+        let last_hidden_state = self.final_layer_norm.forward(&x)?;
+        let pooled = self.pool(ids, &last_hidden_state)?;
+        let text_embeds = self.text_projection.as_ref().map(|p| p.forward(&pooled)).transpose()?;
+        Ok(ClipTextOutput { hidden_states, last_hidden_state, pooled, text_embeds })
+    }
+
+    /// The norm after the last layer, for hidden states that are taken from before it.
+    pub fn final_layer_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.final_layer_norm.forward(x)
+    }
+
+    /// Each text's state at its end-of-text token: `(B,N,D)` to `(B,D)`.
+    fn pool(&self, ids: &Tensor, states: &Tensor) -> Result<Tensor> {
+        let rows = ids.to_vec2::<u32>()?;
+        let picked: Vec<Tensor> = rows
+            .iter()
+            .enumerate()
+            .map(|(b, row)| Ok(states.get(b)?.get(end_of_text(row, self.eos_token_id))?))
+            .collect::<Result<_>>()?;
+        Ok(Tensor::stack(&picked, 0)?)
+    }
+}
+
+/// The first position of the end-of-text token; of the greatest id where the configuration says 2.
+fn end_of_text(ids: &[u32], eos_token_id: u32) -> usize {
+    let eos = if eos_token_id == 2 { ids.iter().copied().max().unwrap_or(0) } else { eos_token_id };
+    ids.iter().position(|&id| id == eos).unwrap_or(0)
+}
+
+/// `(1,1,N,N)`: 0 where a token may look, minus infinity at what comes after it.
+fn causal_mask(count: usize, like: &Tensor) -> Result<Tensor> {
+    let values: Vec<f32> = (0..count)
+        .flat_map(|query| (0..count).map(move |key| if key > query { f32::NEG_INFINITY } else { 0.0 }))
+        .collect();
+    Ok(Tensor::from_vec(values, (1, 1, count, count), like.device())?.to_dtype(DType::F32)?)
+}
+
+struct EncoderLayer {
+    layer_norm1: LayerNorm,
+    self_attn: Attention,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+}
+
+impl EncoderLayer {
+    fn new(config: &ClipTextConfig, activation: Activation, w: &Weights) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let mlp = w.sub("mlp");
+        Ok(Self {
+            layer_norm1: LayerNorm::new(width, config.layer_norm_eps, &w.sub("layer_norm1"))?,
+            self_attn: Attention::new(width, config.num_attention_heads, &w.sub("self_attn"))?,
+            layer_norm2: LayerNorm::new(width, config.layer_norm_eps, &w.sub("layer_norm2"))?,
+            fc1: Linear::new(width, inner, true, &mlp.sub("fc1"))?,
+            fc2: Linear::new(inner, width, true, &mlp.sub("fc2"))?,
+            activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?, mask)?)?;
+        let y = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let y = match self.activation {
+            Activation::QuickGelu => infill_kernels::quick_gelu(&y)?,
+            Activation::Gelu => infill_kernels::gelu_erf(&y)?,
+        };
+        Ok((x + self.fc2.forward(&y)?)?)
+    }
+}
+
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(width: usize, heads: usize, w: &Weights) -> Result<Self> {
+        let linear = |name: &str| Linear::new(width, width, true, &w.sub(name));
+        Ok(Self {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            out_proj: linear("out_proj")?,
+            heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let (batch, count, width) = x.dims3()?;
+        let head_dim = width / self.heads;
+        let split = |x: Tensor| x.reshape((batch, count, self.heads, head_dim))?.transpose(1, 2); // (B,heads,N,d)
+        let q = split(self.q_proj.forward(x)?)?;
+        let k = split(self.k_proj.forward(x)?)?;
+        let v = split(self.v_proj.forward(x)?)?;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let y = infill_kernels::attention(&q, &k, &v, scale, Some(mask))?;
+        let y = y.transpose(1, 2)?.contiguous()?.flatten_from(D::Minus2)?; // (B,N,D)
+        self.out_proj.forward(&y)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_end_of_text_is_found_as_transformers_does() {
+        assert_eq!(end_of_text(&[49406, 320, 49407, 49407], 2), 2);
+        assert_eq!(end_of_text(&[49406, 320, 49407, 0], 49407), 2);
+        assert_eq!(end_of_text(&[5, 6, 7], 49407), 0);
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused_by_name() {
+        let refused = |json| ClipTextConfig::from_json("text_encoder", &json).unwrap_err().to_string();
+        assert!(refused(json!({"hidden_act": "relu"})).contains("hidden_act is relu"));
+        assert!(refused(json!({"rope_theta": 10000})).contains("rope_theta is 10000"));
+        assert!(refused(json!({"hidden_size": 65})).contains("num_attention_heads 8"));
+    }
+
+    #[test]
+    fn the_mask_hides_what_comes_after() {
+        let like = Tensor::zeros((1, 3, 4), DType::F32, &candle_core::Device::Cpu).unwrap();
+        let mask = causal_mask(3, &like).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let hidden: Vec<bool> = mask.iter().map(|x| x.is_infinite()).collect();
+        assert_eq!(hidden, [false, true, true, false, false, true, false, false, false]);
+    }
+}
