@@ -1,8 +1,8 @@
 //! The one error type of the models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// What can go wrong while a model is found or opened.
+/// What can go wrong while a model is found, opened or fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that can't be read or does not hold what it should.
@@ -13,7 +13,41 @@ pub enum Error {
         /// Why, in words.
         reason: String,
     },
+    /// A model that is well formed and can't be run.
+    #[error("{}: {what} is {value}; allowed: {allowed}", path.display())]
+    Unsupported {
+        /// The file that says so.
+        path: PathBuf,
+        /// The key, or the component's name.
+        what: String,
+        /// Its value there.
+        value: String,
+        /// What can be run.
+        allowed: String,
+    },
+    /// A model that is neither a folder nor known, or that is known and not on this machine.
+    #[error("model {id} is not here: {reason}")]
+    NotFound {
+        /// What was asked for.
+        id: String,
+        /// Where it was looked for and what could be asked for instead.
+        reason: String,
+    },
+    /// A download that failed.
+    #[error("{repository} could not be fetched: {reason}")]
+    Hub {
+        /// The repository on the hub.
+        repository: String,
+        /// What the hub's client said.
+        reason: String,
+    },
 }
 
 /// The result of a call into the models.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::File { path: path.to_owned(), reason: reason.into() }
+    }
+}

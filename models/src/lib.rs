@@ -1,4 +1,32 @@
 //! Which models there are, where their files lie, and what is in them.
-mod error;
+//!
+//! - [`Checkpoint::open`] opens a diffusers folder and refuses what can't be run, by name.
+//! - [`catalogue::find`] opens a model by id or folder; [`catalogue::manifests`] lists the known ones.
+//! - [`inspect()`] counts tensors and bytes per network; [`Checkpoint::digest`] tells one model from another.
+//! - [`dialect`] takes the names that tensors once had to the present ones.
+//! - `hub::pull` fetches a known model; it exists only in builds with the feature `hub`.
+//!
+//! For texts and headers from anywhere, [`parse_model_index`], [`parse_shard_index`] and [`header::parse_header`]
+//! judge bytes alone; they are total and are what is fuzzed.
+//!
+//! # Architecture invariant
+//!
+//! This crate names none of the other crates of the workspace and touches no tensor: it reads small JSON files and the
+//! headers of large ones. Only the feature `hub` brings a network client into the dependency tree, and only
+//! `hub::pull` uses it: running a model never opens a connection.
 
+pub mod catalogue;
+mod checkpoint;
+pub mod dialect;
+mod digest;
+mod error;
+pub mod header;
+mod inspect;
+mod json;
+pub mod places;
+mod weight_files;
+
+pub use checkpoint::{Checkpoint, Component, Family, parse_model_index};
 pub use error::{Error, Result};
+pub use inspect::{Summary, inspect};
+pub use weight_files::{Variant, parse_shard_index};
