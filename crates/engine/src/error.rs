@@ -36,6 +36,12 @@ pub enum Error {
     /// The job panicked; the worker goes on.
     #[error("the job failed inside: {0}")]
     Panicked(String),
+    /// The queue is full.
+    #[error("busy: {waiting} jobs are waiting already")]
+    Busy {
+        /// How many wait.
+        waiting: usize,
+    },
     /// The observer asked to stop.
     #[error("cancelled")]
     Cancelled,

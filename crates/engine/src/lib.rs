@@ -21,3 +21,6 @@ pub mod scheduler;
 pub mod worker;
 
 pub use error::{Error, Result};
+pub use pipeline::Pipeline;
+pub use request::{InpaintParams, InpaintRequest};
+pub use worker::Engine;

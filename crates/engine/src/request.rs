@@ -1,1 +1,297 @@
-//! To be written.
+//! What is asked of the engine: plain parameters, and the checked request made of them.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use crate::geometry::{MAX_SIDE, MIN_SIDE, Plan, STEP};
+use crate::image::Picture;
+use crate::mask::Mask;
+use crate::noise::NoiseEra;
+use crate::scheduler::SchedulerKind;
+use crate::{Error, Result};
+
+/// The denoising steps that can be asked for.
+pub const STEPS: RangeInclusive<usize> = 1..=150;
+/// The sides of the work picture that can be asked for, in pixels; multiples of 8.
+pub const SIDES: RangeInclusive<u32> = MIN_SIDE..=MAX_SIDE;
+/// The pictures that one request can ask for.
+pub const SAMPLES: RangeInclusive<usize> = 1..=128;
+/// The guidance scales that can be asked for.
+pub const GUIDANCE: RangeInclusive<f64> = 0.0..=100.0;
+/// The widest feather, in pixels.
+pub const FEATHER: RangeInclusive<u32> = 0..=512;
+/// The widest margin around a cropped mask, in pixels.
+pub const CROP_PADDING: RangeInclusive<u32> = 0..=4096;
+/// The last text-encoder layers that can be left out.
+pub const CLIP_SKIP: RangeInclusive<usize> = 0..=31;
+
+/// A change to the checkpoint's own scheduler.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SchedulerChoice {
+    /// Another scheduler class, made "from" the checkpoint's configuration as diffusers' `from_config` does.
+    pub kind: Option<SchedulerKind>,
+    /// Configuration values that replace those of the checkpoint, by their names in `scheduler_config.json`.
+    pub overrides: Vec<(String, Value)>,
+}
+
+/// SDXL's conditioning on sizes (Podell et al. 2023, arXiv 2307.01952, section 2.2). Sizes are (height, width),
+/// coordinates (top, left), all in pixels; absent sizes are the work picture's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MicroConditioning {
+    /// The size that the picture claims to have had before training resized it.
+    pub original_size: Option<(u32, u32)>,
+    /// Where the training crop claims to have begun.
+    pub crops_coords_top_left: (u32, u32),
+    /// The size that is aimed for.
+    pub target_size: Option<(u32, u32)>,
+    /// `original_size` of the unconditioned half.
+    pub negative_original_size: Option<(u32, u32)>,
+    /// `crops_coords_top_left` of the unconditioned half: read by the refiner alone, as in diffusers.
+    pub negative_crops_coords_top_left: (u32, u32),
+    /// `target_size` of the unconditioned half.
+    pub negative_target_size: Option<(u32, u32)>,
+    /// The refiner's aesthetic score.
+    pub aesthetic_score: f64,
+    /// The refiner's aesthetic score of the unconditioned half.
+    pub negative_aesthetic_score: f64,
+}
+
+impl Default for MicroConditioning {
+    fn default() -> Self {
+        Self {
+            original_size: None,
+            crops_coords_top_left: (0, 0),
+            target_size: None,
+            negative_original_size: None,
+            negative_crops_coords_top_left: (0, 0),
+            negative_target_size: None,
+            aesthetic_score: 6.0,
+            negative_aesthetic_score: 2.5,
+        }
+    }
+}
+
+/// Everything that can be asked, as plain values. Begin with [`InpaintParams::new`] and change what you need.
+#[derive(Debug, Clone)]
+pub struct InpaintParams {
+    /// The photograph.
+    pub image: Picture,
+    /// Where to paint: white.
+    pub mask: Mask,
+    /// What to paint.
+    pub prompt: String,
+    /// Other words for SDXL's second text encoder; `prompt` where absent or empty.
+    pub prompt_2: Option<String>,
+    /// What not to paint. `None` and the empty string differ for SDXL: absent means zeroed embeddings.
+    pub negative_prompt: Option<String>,
+    /// Other negative words for SDXL's second text encoder.
+    pub negative_prompt_2: Option<String>,
+    /// The seed of the first picture; picture i uses `seed + i`.
+    pub seed: u64,
+    /// How many pictures, each from a generator of its own.
+    pub samples: usize,
+    /// How many pictures are drawn together from one generator, as diffusers' `num_images_per_prompt`.
+    pub num_images_per_prompt: usize,
+    /// Denoising steps before `strength` shortens them.
+    pub num_inference_steps: usize,
+    /// How much of the schedule is run, in (0, 1]; 1 starts from pure noise.
+    pub strength: f64,
+    /// Classifier-free guidance; 6 for SDXL and 7.5 for SD 1.5 where absent.
+    pub guidance_scale: Option<f64>,
+    /// How far guidance is rescaled, in 0..=1.
+    pub guidance_rescale: f64,
+    /// DDIM's and TCD's share of fresh noise, in 0..=1.
+    pub eta: f64,
+    /// Last layers of the text encoder to leave out.
+    pub clip_skip: Option<usize>,
+    /// A change to the checkpoint's scheduler.
+    pub scheduler: SchedulerChoice,
+    /// The work picture's width; the picture's own, rounded to 8, where absent.
+    pub width: Option<u32>,
+    /// The work picture's height; the picture's own, rounded to 8, where absent.
+    pub height: Option<u32>,
+    /// Crop around the mask with this margin in pixels, as diffusers' `padding_mask_crop`.
+    pub padding_mask_crop: Option<u32>,
+    /// Put the input's own pixels back outside the mask.
+    pub merge: bool,
+    /// The width of the ramp around the mask, in pixels of the input.
+    pub feather: u32,
+    /// SDXL's size conditioning.
+    pub micro_conditioning: MicroConditioning,
+    /// The share of the whole schedule to leave out at its start; replaces `strength`. In (0, 1).
+    pub denoising_start: Option<f64>,
+    /// The share of the whole schedule after which to stop, in (0, 1).
+    pub denoising_end: Option<f64>,
+    /// Which torch's half-precision noise a half-precision run draws.
+    pub noise_era: NoiseEra,
+    /// Run even if the mask marks nothing.
+    pub allow_empty_mask: bool,
+}
+
+impl InpaintParams {
+    /// The tool schema's defaults: 30 steps, strength 0.75, one picture, merged, no feather.
+    pub fn new(image: Picture, mask: Mask, prompt: impl Into<String>) -> Self {
+        Self {
+            image,
+            mask,
+            prompt: prompt.into(),
+            prompt_2: None,
+            negative_prompt: None,
+            negative_prompt_2: None,
+            seed: 0,
+            samples: 1,
+            num_images_per_prompt: 1,
+            num_inference_steps: 30,
+            strength: 0.75,
+            guidance_scale: None,
+            guidance_rescale: 0.0,
+            eta: 0.0,
+            clip_skip: None,
+            scheduler: SchedulerChoice::default(),
+            width: None,
+            height: None,
+            padding_mask_crop: None,
+            merge: true,
+            feather: 0,
+            micro_conditioning: MicroConditioning::default(),
+            denoising_start: None,
+            denoising_end: None,
+            noise_era: NoiseEra::default(),
+            allow_empty_mask: false,
+        }
+    }
+}
+
+/// A request that can be run: every value checked against what is allowed, the geometry planned.
+#[derive(Debug, Clone)]
+pub struct InpaintRequest {
+    params: InpaintParams,
+    plan: Plan,
+}
+
+impl InpaintRequest {
+    /// Checks everything that needs no model.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the first parameter that is out of range.
+    pub fn new(params: InpaintParams) -> Result<Self> {
+        within("steps", params.num_inference_steps, &STEPS)?;
+        within("samples", params.samples, &SAMPLES)?;
+        within("num_images_per_prompt", params.num_images_per_prompt, &SAMPLES)?;
+        if !(params.strength > 0.0 && params.strength <= 1.0) {
+            return Err(refused("strength", params.strength, "a number above 0, up to 1"));
+        }
+        if let Some(scale) = params.guidance_scale {
+            within("guidance", scale, &GUIDANCE)?;
+        }
+        within("guidance_rescale", params.guidance_rescale, &(0.0..=1.0))?;
+        within("eta", params.eta, &(0.0..=1.0))?;
+        if let Some(skip) = params.clip_skip {
+            within("clip_skip", skip, &CLIP_SKIP)?;
+        }
+        within("feather", params.feather, &FEATHER)?;
+        if let Some(padding) = params.padding_mask_crop {
+            within("crop_padding", padding, &CROP_PADDING)?;
+        }
+        for (field, side) in [("width", params.width), ("height", params.height)] {
+            if let Some(side) = side
+                && !(SIDES.contains(&side) && side.is_multiple_of(STEP))
+            {
+                return Err(refused(
+                    field,
+                    side,
+                    format!("multiples of 8 from {} to {}", SIDES.start(), SIDES.end()),
+                ));
+            }
+        }
+        check_denoising_range(&params)?;
+        check_mask(&params)?;
+        let size = params.image.size();
+        let plan = match (params.padding_mask_crop, params.mask.bounds(size)) {
+            (Some(padding), Some(painted)) => {
+                Plan::around(size, painted, padding, params.width, params.height)?
+            }
+            _ => Plan::whole(size, params.width, params.height)?,
+        };
+        Ok(Self { params, plan })
+    }
+
+    /// The checked parameters.
+    pub fn params(&self) -> &InpaintParams {
+        &self.params
+    }
+
+    /// The crop, the work size and the paste box.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The seed of sample `index`: seeds wrap around at 2^64.
+    pub fn seed_of(&self, index: usize) -> u64 {
+        self.params.seed.wrapping_add(index as u64)
+    }
+
+    /// Steps that are left after strength, in diffusers' own float arithmetic: 50 steps at 0.58 leave 28, not 29.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where none is left.
+    pub fn steps_after_strength(&self) -> Result<usize> {
+        let steps = self.params.num_inference_steps;
+        let left = ((steps as f64 * self.params.strength) as usize).min(steps);
+        if left == 0 {
+            let least = (1..=1000).map(|n| f64::from(n) / 1000.0).find(|s| (steps as f64 * s) as usize > 0);
+            return Err(refused(
+                "strength",
+                self.params.strength,
+                format!(
+                    "{} or more with {steps} steps, since steps * strength must leave at least one step",
+                    least.unwrap_or(1.0)
+                ),
+            ));
+        }
+        Ok(left)
+    }
+}
+
+fn check_denoising_range(params: &InpaintParams) -> Result<()> {
+    let open = |field, value: Option<f64>| match value {
+        Some(v) if !(v > 0.0 && v < 1.0) => Err(refused(field, v, "a number above 0 and below 1")),
+        _ => Ok(()),
+    };
+    open("denoising_start", params.denoising_start)?;
+    open("denoising_end", params.denoising_end)?;
+    match (params.denoising_start, params.denoising_end) {
+        (Some(start), Some(end)) if start >= end => {
+            Err(refused("denoising_start", start, format!("less than denoising_end, which is {end}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_mask(params: &InpaintParams) -> Result<()> {
+    let (picture, mask) = (params.image.size(), params.mask.size());
+    if mask != picture {
+        return Err(refused(
+            "mask",
+            format!("{}x{} pixels", mask.width, mask.height),
+            format!("a mask of the picture's size, {}x{}", picture.width, picture.height),
+        ));
+    }
+    if params.mask.is_empty() && !params.allow_empty_mask {
+        return Err(refused("mask", "black everywhere", "a mask with white where to paint"));
+    }
+    Ok(())
+}
+
+fn refused(field: &'static str, value: impl Display, allowed: impl Into<String>) -> Error {
+    Error::Refused { field, value: format!("{value}"), allowed: allowed.into() }
+}
+
+fn within<T: PartialOrd + Display>(field: &'static str, value: T, range: &RangeInclusive<T>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(refused(field, value, format!("{} to {}", range.start(), range.end())))
+}

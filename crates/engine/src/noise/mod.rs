@@ -50,6 +50,27 @@ pub enum NoiseRule {
     HalfLegacy(HalfType),
 }
 
+/// Which PyTorch a half-precision run draws its noise like; in `f32` there is no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoiseEra {
+    /// PyTorch 2.12 and later: the `f32` noise, rounded.
+    #[default]
+    Torch,
+    /// PyTorch up to 2.11: noise of its own for each half format.
+    Torch211,
+}
+
+impl NoiseEra {
+    /// The rule for values that a network takes in this number format.
+    pub fn rule(self, half: Option<HalfType>) -> NoiseRule {
+        match (self, half) {
+            (_, None) => NoiseRule::F32,
+            (NoiseEra::Torch, Some(kind)) => NoiseRule::Half(kind),
+            (NoiseEra::Torch211, Some(kind)) => NoiseRule::HalfLegacy(kind),
+        }
+    }
+}
+
 /// Values per application of the Box-Muller transform; fewer take the double-precision path.
 const BLOCK: usize = 16;
 

@@ -1,3 +1,192 @@
-//! To be written.
+//! The loaded networks and the one way through them: encode, denoise, decode, merge.
+//!
+//! The reference is diffusers' `StableDiffusionInpaintPipeline` and `StableDiffusionXLInpaintPipeline`: the order of
+//! operations and of random draws is theirs.
 
+mod decode;
+mod denoise;
+mod encode;
+mod load;
 pub mod merge;
+mod noise_source;
+mod observer;
+
+use std::time::Instant;
+
+use denoise::Run;
+use image::RgbImage;
+use infill_models::Family;
+use infill_networks::clip::text::ClipTextModel;
+use infill_networks::tokenizer::ClipTokenizer;
+use infill_networks::unet::UNet2DConditionModel;
+use infill_networks::vae::AutoencoderKl;
+use infill_networks::{DType, Device, Tensor};
+
+use crate::Result;
+use crate::guidance::Guidance;
+use crate::image::Picture;
+use crate::request::InpaintRequest;
+use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
+
+pub use load::LoadOptions;
+pub use observer::{Observer, Progress};
+
+/// One text encoder with the tokenizer that feeds it.
+struct TextEncoder {
+    /// The name of its taps: `te1` or `te2`.
+    tap: &'static str,
+    tokenizer: ClipTokenizer,
+    model: ClipTextModel,
+}
+
+/// The networks of one checkpoint on one device.
+pub struct Pipeline {
+    family: Family,
+    text_encoders: Vec<TextEncoder>,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKl,
+    scheduler_config: SchedulerConfig,
+    force_zeros_for_empty_prompt: bool,
+    requires_aesthetics_score: bool,
+    device: Device,
+    dtype: DType,
+    vae_dtype: DType,
+}
+
+/// One finished picture.
+#[derive(Debug, Clone)]
+pub struct Painted {
+    /// Its number within the request, from 0.
+    pub index: usize,
+    /// The seed that makes it again.
+    pub seed: u64,
+    /// At the input's own size and depth where merged or cropped; else the work picture.
+    pub picture: Picture,
+    /// Seconds from the first draw to the finished picture.
+    pub seconds: f64,
+}
+
+/// What the networks are told about the picture, besides the picture: the unconditioned half first where guidance
+/// is on.
+struct Conditioning {
+    /// `(2B,77,D)`.
+    encoder_hidden_states: Tensor,
+    /// `(2B,P)`, SDXL only.
+    text_embeds: Option<Tensor>,
+    /// `(2B,6)`, or 5 for the refiner; SDXL only.
+    time_ids: Option<Tensor>,
+}
+
+impl Pipeline {
+    /// The checkpoint's family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The number format of the UNet and the text encoders.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device that the networks are on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// True for a UNet that sees the mask and the masked picture (9 channels); false for one that only knows
+    /// latents (4 channels) and has the known region put back after each step.
+    pub fn is_inpaint_model(&self) -> bool {
+        self.unet.config().in_channels == 9
+    }
+
+    /// Guidance where the request names none.
+    pub fn default_guidance_scale(&self) -> f64 {
+        match self.family {
+            Family::StableDiffusion => 7.5,
+            Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => 6.0,
+        }
+    }
+
+    /// The scheduler of this request, with its class.
+    ///
+    /// # Errors
+    /// A configuration value that the class does not implement, by name.
+    pub fn scheduler_config(&self, request: &InpaintRequest) -> Result<SchedulerConfig> {
+        let choice = &request.params().scheduler;
+        let mut config = match choice.kind {
+            Some(kind) => self.scheduler_config.with_class(kind),
+            None => self.scheduler_config.clone(),
+        };
+        for (key, value) in &choice.overrides {
+            config.set(key, value.clone())?;
+        }
+        Ok(config)
+    }
+
+    /// Runs a request; `each` gets every picture as soon as it is finished.
+    ///
+    /// The work picture has `request.plan()`'s size. Sample i is drawn from a generator seeded with `seed + i`, and
+    /// equals, bit for bit, the only picture of a run with that seed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`] if the observer breaks; else what the networks or the scheduler say.
+    pub fn inpaint(
+        &self,
+        request: &InpaintRequest,
+        observer: &mut Observer<'_>,
+        each: &mut dyn FnMut(Painted) -> Result<()>,
+    ) -> Result<()> {
+        let params = request.params();
+        let scale = params.guidance_scale.unwrap_or_else(|| self.default_guidance_scale());
+        let guidance = Guidance::new(scale, params.guidance_rescale);
+        let config = self.scheduler_config(request)?;
+        let options = |seed| StepOptions { eta: params.eta, seed };
+        // Refused values are refused before any work.
+        Scheduler::new(&config, params.num_inference_steps, options(params.seed))?;
+
+        observer.report(Progress::Encoding)?;
+        let conditioning = self.encode_words(request, guidance, observer)?;
+        let inputs = self.encode_pixels(request, observer)?;
+
+        for index in 0..params.samples {
+            let started = Instant::now();
+            let seed = request.seed_of(index);
+            let scheduler = Scheduler::new(&config, params.num_inference_steps, options(seed))?;
+            let run = Run {
+                request,
+                guidance,
+                conditioning: &conditioning,
+                inputs: &inputs,
+                index,
+                seed,
+                train_timesteps: config.num_train_timesteps()?,
+            };
+            let latents = self.denoise(&run, scheduler, observer)?;
+            observer.report(Progress::Decoding { sample: index, samples: params.samples })?;
+            let batch = self.decode_latents(&latents, observer)?;
+            let seconds = started.elapsed().as_secs_f64();
+            for (position, work) in batch.into_iter().enumerate() {
+                let picture = finish(request, &work)?;
+                each(Painted {
+                    index: index * params.num_images_per_prompt + position,
+                    seed,
+                    picture,
+                    seconds,
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The work picture to the picture that is handed out.
+fn finish(request: &InpaintRequest, work: &RgbImage) -> Result<Picture> {
+    let params = request.params();
+    if params.merge {
+        merge::merge(&params.image, work, &params.mask, request.plan(), params.feather)
+    } else if params.padding_mask_crop.is_some() {
+        merge::overlay(&params.image, work, &params.mask, request.plan())
+    } else {
+        Ok(Picture::from_rgb8(work.clone()))
+    }
+}

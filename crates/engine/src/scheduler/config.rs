@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::SchedulerKind;
 use super::signature::{self, Assumed};
+use super::{SchedulerKind, schedule};
 use crate::{Error, Result};
 
 /// A scheduler class and the values given for its keys; absent keys take the class's own defaults.
@@ -84,6 +84,14 @@ impl SchedulerConfig {
     /// The class.
     pub fn kind(&self) -> SchedulerKind {
         self.kind
+    }
+
+    /// How many noise levels the network was trained on.
+    ///
+    /// # Errors
+    /// A value that is no such number.
+    pub fn num_train_timesteps(&self) -> Result<usize> {
+        schedule::train_timesteps(self)
     }
 
     fn knows(&self, key: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::arith::{divided, exp, ln_numpy, scaled, weighted};
+use super::arith::{divided, exp, ln, scaled, weighted};
 use super::bounds::Bounds;
 use super::history::History;
 use super::lambdas::{End, Lambdas, Level};
@@ -94,13 +94,12 @@ fn coefficients(end: f32, nodes: &[f32]) -> Vec<f32> {
 
 /// The antiderivative at `t` of (log t − log c) / (log b − log c).
 fn linear(t: f32, b: f32, c: f32) -> f32 {
-    let (lt, lb, lc) = (ln_numpy(t), ln_numpy(b), ln_numpy(c));
-    t * (-lc + lt - 1.0) / (lb - lc)
+    t * (-ln(c) + ln(t) - 1.0) / (ln(b) - ln(c))
 }
 
 /// The antiderivative at `t` of (log t − log c)(log t − log d) / ((log b − log c)(log b − log d)).
 fn quadratic(t: f32, b: f32, c: f32, d: f32) -> f32 {
-    let (lt, lb, lc, ld) = (ln_numpy(t), ln_numpy(b), ln_numpy(c), ln_numpy(d));
+    let (lt, lb, lc, ld) = (ln(t), ln(b), ln(c), ln(d));
     let numerator = t * (lc * (ld - lt + 1.0) - ld * lt + ld + lt * lt - 2.0 * lt + 2.0);
     numerator / ((lb - lc) * (lb - ld))
 }

@@ -1,0 +1,27 @@
+//! Latents to pixels.
+
+use infill_networks::{DType, Device, Tensor};
+
+use super::{Observer, Pipeline};
+use crate::Result;
+use crate::geometry::Size;
+use crate::image::denormalized;
+use image::RgbImage;
+
+impl Pipeline {
+    /// `(B,4,h,w)` scaled latents to B pictures of 8h x 8w pixels.
+    pub(super) fn decode_latents(
+        &self,
+        latents: &Tensor,
+        observer: &mut Observer<'_>,
+    ) -> Result<Vec<RgbImage>> {
+        let z = (latents / self.vae.config().scaling_factor)?.to_dtype(self.vae_dtype)?;
+        observer.tap("vae_dec/z", &z);
+        let image = self.vae.decode(&z)?;
+        observer.tap("vae_dec/image", &image);
+        let image = image.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let (batch, _, height, width) = image.dims4()?;
+        let size = Size { width: width as u32, height: height as u32 };
+        (0..batch).map(|i| denormalized(&image.get(i)?.flatten_all()?.to_vec1::<f32>()?, size)).collect()
+    }
+}

@@ -1,0 +1,231 @@
+//! Words to conditioning, pixels to latents.
+
+use infill_networks::clip::text::ClipTextOutput;
+use infill_networks::vae::DiagonalGaussian;
+use infill_networks::{DType, Device, Tensor};
+
+use super::noise_source::NoiseSource;
+use super::{Conditioning, Observer, Pipeline, TextEncoder};
+use crate::Result;
+use crate::guidance::Guidance;
+use crate::image::{normalized, to_work};
+use crate::request::InpaintRequest;
+
+/// The picture and the mask as the networks read them: what does not depend on the seed.
+pub(super) struct PixelInputs {
+    /// The picture's posterior, where the run begins from the picture or puts it back.
+    pub image: Option<DiagonalGaussian>,
+    /// The posterior of the picture with the hole blanked.
+    pub masked_image: DiagonalGaussian,
+    /// `(1,1,h,w)`, 1 where to paint.
+    pub mask: Tensor,
+}
+
+/// What one side (prompt or negative prompt) becomes.
+struct Side {
+    /// `(1,77,D)`.
+    hidden_states: Tensor,
+    /// `(1,P)` of the last encoder, if it has a projection.
+    pooled: Option<Tensor>,
+}
+
+impl Pipeline {
+    /// The prompts, encoded and repeated for the batch.
+    pub(super) fn encode_words(
+        &self,
+        request: &InpaintRequest,
+        guidance: Guidance,
+        observer: &mut Observer<'_>,
+    ) -> Result<Conditioning> {
+        let params = request.params();
+        let second = |other: &Option<String>, first: &str| match other {
+            Some(text) if !text.is_empty() => text.clone(),
+            _ => first.to_owned(),
+        };
+        let prompts = [params.prompt.clone(), second(&params.prompt_2, &params.prompt)];
+        let positive = self.encode_side(&prompts, params.clip_skip, 0, observer)?;
+        let batch = params.num_images_per_prompt;
+
+        let negative = if !guidance.is_on() {
+            None
+        } else if params.negative_prompt.is_none() && self.force_zeros_for_empty_prompt {
+            Some(Side {
+                hidden_states: positive.hidden_states.zeros_like()?,
+                pooled: positive.pooled.as_ref().map(Tensor::zeros_like).transpose()?,
+            })
+        } else {
+            let first = params.negative_prompt.clone().unwrap_or_default();
+            let prompts = [first.clone(), second(&params.negative_prompt_2, &first)];
+            // The negative side never skips layers, as in diffusers.
+            Some(self.encode_side(&prompts, None, 1, observer)?)
+        };
+
+        let halves = |negative: Option<&Tensor>, positive: &Tensor| -> Result<Tensor> {
+            let repeat = |x: &Tensor| {
+                x.repeat(vec![batch; 1].into_iter().chain(vec![1; x.rank() - 1]).collect::<Vec<_>>())
+            };
+            Ok(match negative {
+                Some(negative) => Tensor::cat(&[repeat(negative)?, repeat(positive)?], 0)?,
+                None => repeat(positive)?,
+            })
+        };
+        let encoder_hidden_states =
+            halves(negative.as_ref().map(|s| &s.hidden_states), &positive.hidden_states)?;
+        observer.tap("cond/encoder_hidden_states", &encoder_hidden_states);
+
+        let (mut text_embeds, mut time_ids) = (None, None);
+        if let Some(pooled) = &positive.pooled {
+            let embeds = halves(negative.as_ref().and_then(|s| s.pooled.as_ref()), pooled)?;
+            let (ids, negative_ids) = self.time_ids(request)?;
+            let ids = halves(guidance.is_on().then_some(&negative_ids), &ids)?;
+            observer.tap("cond/text_embeds", &embeds);
+            observer.tap("cond/time_ids", &ids);
+            (text_embeds, time_ids) = (Some(embeds), Some(ids));
+        }
+        Ok(Conditioning { encoder_hidden_states, text_embeds, time_ids })
+    }
+
+    /// One prompt through every encoder, joined along the features.
+    fn encode_side(
+        &self,
+        prompts: &[String; 2],
+        clip_skip: Option<usize>,
+        call: usize,
+        observer: &mut Observer<'_>,
+    ) -> Result<Side> {
+        let mut hidden_states = Vec::new();
+        let mut pooled = None;
+        for (encoder, prompt) in self.text_encoders.iter().zip(prompts) {
+            let output = encoder.run(prompt, &self.device, call, observer)?;
+            hidden_states.push(if self.is_xl() {
+                // SDXL counts from the penultimate layer, without the final norm.
+                output.hidden_state_from_end(clip_skip.unwrap_or(0) + 2)?
+            } else {
+                match clip_skip {
+                    None => output.last_hidden_state.clone(),
+                    Some(skip) => encoder.model.final_layer_norm(&output.hidden_state_from_end(skip + 1)?)?,
+                }
+            });
+            pooled = output.text_embeds;
+        }
+        Ok(Side { hidden_states: Tensor::cat(&hidden_states, 2)?, pooled })
+    }
+
+    /// SDXL's size conditioning, `(1,6)` each, or `(1,5)` with an aesthetic score: for the prompt, for the negative.
+    fn time_ids(&self, request: &InpaintRequest) -> Result<(Tensor, Tensor)> {
+        let micro = &request.params().micro_conditioning;
+        let work = request.plan().work;
+        let work = (work.height, work.width);
+        let original = micro.original_size.unwrap_or(work);
+        let target = micro.target_size.unwrap_or(work);
+        let negative_original = micro.negative_original_size.unwrap_or(original);
+        let negative_target = micro.negative_target_size.unwrap_or(target);
+        let crop = micro.crops_coords_top_left;
+        let pairs = |list: &[(u32, u32)]| {
+            list.iter().flat_map(|&(a, b)| [f64::from(a), f64::from(b)]).collect::<Vec<_>>()
+        };
+        let (ids, negative_ids) = if self.requires_aesthetics_score {
+            let mut ids = pairs(&[original, crop]);
+            ids.push(micro.aesthetic_score);
+            let mut negative = pairs(&[negative_original, micro.negative_crops_coords_top_left]);
+            negative.push(micro.negative_aesthetic_score);
+            (ids, negative)
+        } else {
+            // The negative half takes the positive crop coordinates: diffusers' own choice, kept for equal pictures.
+            (pairs(&[original, crop, target]), pairs(&[negative_original, crop, negative_target]))
+        };
+        let tensor = |values: Vec<f64>| -> Result<Tensor> {
+            let count = values.len();
+            Ok(Tensor::from_vec(values, (1, count), &self.device)?.to_dtype(self.dtype)?)
+        };
+        Ok((tensor(ids)?, tensor(negative_ids)?))
+    }
+
+    /// The picture and the mask, resized and encoded.
+    pub(super) fn encode_pixels(
+        &self,
+        request: &InpaintRequest,
+        observer: &mut Observer<'_>,
+    ) -> Result<PixelInputs> {
+        let params = request.params();
+        let plan = request.plan();
+        let (w, h) = (plan.work.width as usize, plan.work.height as usize);
+
+        let work_image = to_work(&params.image.to_rgb8(), plan);
+        let image = Tensor::from_vec(normalized(&work_image), (1, 3, h, w), &Device::Cpu)?;
+        observer.tap("pre/image", &image);
+
+        let work_mask = params.mask.to_work(plan);
+        let mask = Tensor::from_vec(work_mask.values(), (1, 1, h, w), &Device::Cpu)?;
+        observer.tap("pre/mask", &mask);
+        let masked_image = image.broadcast_mul(&mask.lt(0.5)?.to_dtype(DType::F32)?)?;
+        observer.tap("pre/masked_image", &masked_image);
+
+        let begins_from_image = params.strength < 1.0 || params.denoising_start.is_some();
+        let mut call = 0;
+        let mut encode = |pixels: &Tensor| -> Result<DiagonalGaussian> {
+            let pixels = pixels.to_device(&self.device)?.to_dtype(self.vae_dtype)?;
+            let posterior = self.vae.encode(&pixels)?;
+            observer.tap_at("vae_enc", call, "image", &pixels);
+            observer.tap_at(
+                "vae_enc",
+                call,
+                "moments",
+                &Tensor::cat(&[&posterior.mean, &posterior.logvar], 1)?,
+            );
+            call += 1;
+            Ok(posterior)
+        };
+        let image_posterior = match begins_from_image || !self.is_inpaint_model() {
+            true => Some(encode(&image)?),
+            false => None,
+        };
+        let masked_posterior = encode(&masked_image)?;
+
+        let factor = self.vae.config().scale();
+        let (latent_h, latent_w) = (h / factor, w / factor);
+        let latent_mask = work_mask.to_latents(latent_h as u32, latent_w as u32);
+        let mask = Tensor::from_vec(latent_mask, (1, 1, latent_h, latent_w), &self.device)?;
+        observer.tap("lat/mask", &mask);
+        Ok(PixelInputs { image: image_posterior, masked_image: masked_posterior, mask })
+    }
+
+    /// Draws from a posterior and scales the latents: `(1,4,h,w)` in f32. Where every image has a generator of its
+    /// own, one draw each: `(B,4,h,w)`.
+    pub(super) fn sample_posterior(
+        &self,
+        posterior: &DiagonalGaussian,
+        noise: &mut NoiseSource,
+        observer: &mut Observer<'_>,
+    ) -> Result<Tensor> {
+        let draw = noise.draw(posterior.mean.dims(), self.vae_dtype, &self.device, observer)?;
+        let mean = posterior.mean.to_dtype(DType::F32)?;
+        let std = posterior.std()?.to_dtype(DType::F32)?;
+        Ok(((mean + (std * draw)?)? * self.vae.config().scaling_factor)?)
+    }
+
+    fn is_xl(&self) -> bool {
+        self.family != infill_models::Family::StableDiffusion
+    }
+}
+
+impl TextEncoder {
+    fn run(
+        &self,
+        prompt: &str,
+        device: &Device,
+        call: usize,
+        observer: &mut Observer<'_>,
+    ) -> Result<ClipTextOutput> {
+        let encoded = self.tokenizer.encode_padded(prompt)?;
+        let count = encoded.ids.len();
+        let ids = Tensor::from_vec(encoded.ids, (1, count), device)?;
+        let output = self.model.forward(&ids)?;
+        observer.tap_at(self.tap, call, "input_ids", &ids);
+        observer.tap_at(self.tap, call, "last_hidden_state", &output.last_hidden_state);
+        observer.tap_at(self.tap, call, "penultimate", &output.hidden_state_from_end(2)?);
+        let pooled = output.text_embeds.as_ref().unwrap_or(&output.pooled);
+        observer.tap_at(self.tap, call, "pooled", pooled);
+        Ok(output)
+    }
+}
