@@ -35,7 +35,8 @@ pub(super) fn png(pixels: &DynamicImage, profile: Option<&[u8]>, recipe: Option<
     let mut out = Vec::new();
     let written = (|| {
         let mut encoder = Encoder::with_info(&mut out, info)?;
-        encoder.set_compression(Compression::Balanced);
+        // On photographs no larger than the slower settings, in a twentieth of the time.
+        encoder.set_compression(Compression::Fast);
         if let Some(recipe) = recipe {
             encoder.add_itxt_chunk(RECIPE_KEYWORD.to_owned(), recipe.to_owned())?;
         }

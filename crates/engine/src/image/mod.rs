@@ -32,6 +32,9 @@ impl Picture {
     /// Decodes PNG, JPEG or WebP, told apart by their content. The orientation in EXIF is applied. Size limits are
     /// checked on the header, before any pixel is decoded.
     ///
+    /// PNG and WebP give the values that Pillow gives. JPEG decoders round differently: from libjpeg-turbo, which Pillow
+    /// uses, single values differ by up to 4.
+    ///
     /// # Errors
     ///
     /// [`Error::Refused`](crate::Error::Refused) beyond a limit, [`Error::Unreadable`](crate::Error::Unreadable) for
@@ -72,7 +75,8 @@ impl Picture {
         if is_16_bit(&self.pixels) { 16 } else { 8 }
     }
 
-    /// The colours as Pillow's `convert("RGB")` gives them: alpha dropped, grey repeated; of 16 bits the upper 8.
+    /// The colours as Pillow's `convert("RGB")` gives them: alpha dropped, grey repeated; of 16 bits the upper 8, in
+    /// grey too, where Pillow cuts everything above 255 to white.
     pub fn to_rgb8(&self) -> RgbImage {
         to_rgb8(&self.pixels)
     }
