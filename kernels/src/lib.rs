@@ -7,9 +7,10 @@
 //!
 //! # Architecture invariant
 //!
-//! This crate is the only place for nvcc and for a `build.rs`, and nearly the only one for `unsafe` (the
-//! register tile of `cpu::microkernel`). It names candle and rayon, and none of the other crates of this workspace. Every operation gives the same
-//! bytes whatever the number of threads: work is cut by the shape of the tensors, never by the thread count.
+//! This crate is the only place for nvcc and for a `build.rs`, and nearly the only one for `unsafe` (the register
+//! tile of `cpu::microkernel`). It names candle and rayon, and none of the other crates of this workspace. Every
+//! operation gives the same bytes whatever the number of threads: work is cut by the shape of the tensors, never by
+//! the thread count.
 //!
 //! Number formats: `f32`, `f16` and `bf16`. Norms, softmax and activations are computed in `f32` and rounded once.
 
