@@ -129,8 +129,7 @@ impl UNet2DConditionModel {
         added: Option<&AddedConditions>,
         tap: Tap<'_>,
     ) -> Result<Tensor> {
-        let time = self.embed_time(sample, timestep, added)?;
-        tap("time_embedding", &time);
+        let time = self.embed_time(sample, timestep, added, tap)?;
         let time = infill_kernels::silu(&time)?;
         let context = encoder_hidden_states.to_dtype(self.dtype)?;
 
@@ -165,7 +164,13 @@ impl UNet2DConditionModel {
     }
 
     /// Timestep, and for SDXL pooled text and sizes, as one vector (B or 1, width).
-    fn embed_time(&self, sample: &Tensor, timestep: f64, added: Option<&AddedConditions>) -> Result<Tensor> {
+    fn embed_time(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        added: Option<&AddedConditions>,
+        tap: Tap<'_>,
+    ) -> Result<Tensor> {
         let config = &self.config;
         let sinusoids = |values: &Tensor, dim| {
             sinusoids(values, dim, config.flip_sin_to_cos, config.freq_shift)?
@@ -174,6 +179,7 @@ impl UNet2DConditionModel {
         };
         let timestep = Tensor::new(&[timestep as f32], sample.device())?;
         let time = self.time_embedding.forward(&sinusoids(&timestep, config.block_out_channels[0])?)?;
+        tap("time_embedding", &time);
         let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
             return Ok(time);
         };
@@ -183,8 +189,9 @@ impl UNet2DConditionModel {
         };
         let batch = time_ids.dim(0)?;
         let sizes = sinusoids(&time_ids.flatten_all()?, dim)?.reshape((batch, ()))?;
-        let added = Tensor::cat(&[text_embeds.to_dtype(self.dtype)?, sizes], 1)?;
-        Ok(add_embedding.forward(&added)?.broadcast_add(&time)?)
+        let added = add_embedding.forward(&Tensor::cat(&[text_embeds.to_dtype(self.dtype)?, sizes], 1)?)?;
+        tap("add_embedding", &added);
+        Ok(added.broadcast_add(&time)?)
     }
 }
 
