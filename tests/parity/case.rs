@@ -131,11 +131,6 @@ impl Case {
         dtype == DType::F32 || self.half_floor(dtype, "step/latents").is_some()
     }
 
-    /// The number of pictures.
-    pub fn pictures(&self) -> usize {
-        self.tensor("out/image_u8").dim(0).unwrap()
-    }
-
     /// The same request for infill, raw: without merging.
     pub fn params(&self, folders: &Folders, checkpoint: &Checkpoint) -> InpaintParams {
         let kwargs = &self.meta["kwargs"];

@@ -92,7 +92,12 @@ fn text_encoders_from_the_references_tokens() {
                 let output = model.forward(&input(&name("input_ids")).to_dtype(DType::U32).unwrap()).unwrap();
                 report.check(case, &name("penultimate"), &output.hidden_state_from_end(2).unwrap(), dtype);
                 report.check(case, &name("last_hidden_state"), &output.last_hidden_state, dtype);
-                report.check(case, &name("pooled"), output.text_embeds.as_ref().unwrap_or(&output.pooled), dtype);
+                report.check(
+                    case,
+                    &name("pooled"),
+                    output.text_embeds.as_ref().unwrap_or(&output.pooled),
+                    dtype,
+                );
             }
         }
         assert!(report.rows.len() >= 4 * text_encoders(checkpoint).len());
