@@ -59,7 +59,6 @@ impl Pipeline {
         let noise = noise_source.draw(&[batch, 4, h, w], self.dtype, &self.device, observer)?;
         let masked_latents =
             repeat(&self.sample_posterior(&inputs.masked_image, &mut noise_source, observer)?, batch)?;
-        observer.tap("lat/masked_image_latents", &masked_latents);
 
         // 2. Where the run begins.
         let mut latents = match &image_latents {
@@ -71,11 +70,12 @@ impl Pipeline {
 
         // 3. What stays the same at every step.
         let halves = if guidance.is_on() { 2 } else { 1 };
+        let mask = repeat(&inputs.mask, batch * halves)?;
+        let masked_latents = repeat(&masked_latents, halves)?;
+        observer.tap("lat/mask", &mask);
+        observer.tap("lat/masked_image_latents", &masked_latents);
         let known = match self.is_inpaint_model() {
-            true => Some(Tensor::cat(
-                &[&repeat(&inputs.mask, batch * halves)?, &repeat(&masked_latents, halves)?],
-                1,
-            )?),
+            true => Some(Tensor::cat(&[&mask, &masked_latents], 1)?),
             false => None,
         };
         let added = match (&conditioning.text_embeds, &conditioning.time_ids) {

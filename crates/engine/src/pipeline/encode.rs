@@ -186,7 +186,6 @@ impl Pipeline {
         let (latent_h, latent_w) = (h / factor, w / factor);
         let latent_mask = work_mask.to_latents(latent_h as u32, latent_w as u32);
         let mask = Tensor::from_vec(latent_mask, (1, 1, latent_h, latent_w), &self.device)?;
-        observer.tap("lat/mask", &mask);
         Ok(PixelInputs { image: image_posterior, masked_image: masked_posterior, mask })
     }
 
