@@ -22,6 +22,17 @@ pub enum Error {
     /// The client and the server could not agree to talk.
     #[error("the session could not begin: {0}")]
     Session(String),
+    /// A tool's definition, which is built in, can't be read.
+    #[error("the definition of the tool {name} is broken: {reason}")]
+    Definition {
+        /// The tool.
+        name: &'static str,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] infill_store::Error),
     /// The engine could not start.
     #[error(transparent)]
     Engine(#[from] infill_engine::Error),

@@ -5,25 +5,61 @@
 //! Only this crate knows the protocol. On stdio, stdout is the wire: nothing else is ever written there, and logs go
 //! to `tracing`, which the command line sends to stderr.
 
+mod arguments;
+mod clock;
+mod envelope;
 mod error;
 mod options;
+mod pictures;
+mod preview;
+mod progress;
+mod reply;
+mod server;
+mod stdio;
+mod studio;
+mod tools;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rmcp::ServiceExt;
+use rmcp::service::ServerInitializeError;
+
+use server::Server;
+use stdio::LineTransport;
+use studio::Studio;
 
 pub use error::{Error, Result};
 pub use options::ServeOptions;
 
-/// Serves one client on stdin and stdout until stdin ends.
+/// How long the runs of a session that ended may take to stop, at their next step.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Serves one client on stdin and stdout until stdin ends; runs that are still going are stopped then.
 ///
 /// Blocks: it makes its own runtime, so don't call it from within another one.
 ///
 /// # Errors
-/// A folder that can't be used, a device that can't be opened, or a client that does not speak the protocol.
+/// A folder or a store that can't be used, or a client that does not speak the protocol. A device that can't be
+/// opened is the error of each call.
 pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
-    for dir in &options.allow_dirs {
-        dir.canonicalize().map_err(|e| Error::Folder {
-            field: "allow-dir",
-            path: dir.clone(),
-            reason: format!("it can't be opened: {e}"),
-        })?;
+    let server = Server::new(Studio::open(options)?, tools::all()?);
+    let running = server.running();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let served = runtime.block_on(async {
+        let transport = LineTransport::new(tokio::io::stdin(), tokio::io::stdout());
+        match server.serve(transport).await {
+            Ok(session) => session.waiting().await.map(|_| ()).map_err(|e| Error::Session(e.to_string())),
+            // A client that leaves before it has said anything did nothing wrong.
+            Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+            Err(error) => Err(Error::Session(error.to_string())),
+        }
+    });
+    let deadline = Instant::now() + CLOSING;
+    while running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
+    // What still runs is found in the store's rows when it is next opened.
+    runtime.shutdown_background();
+    served
 }

@@ -23,6 +23,10 @@ impl Blobs {
         Ok(blobs)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
     }

@@ -56,6 +56,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The folder under which the bytes of all assets lie.
+    pub fn blobs_dir(&self) -> &Path {
+        self.blobs.dir()
+    }
+
     /// Where the bytes of an asset lie, as an absolute path.
     pub fn path(&self, asset: &Asset) -> PathBuf {
         self.blobs.path(&asset.file)

@@ -1,0 +1,346 @@
+//! Where a picture comes from: a data URL, an asset, or a file under an allowed folder.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use infill_store::{AssetId, Store};
+
+use crate::arguments::show_text;
+use crate::{Error, Result};
+
+/// The most bytes of an encoded picture.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Base64 as data URLs are found: some writers leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A value and what is allowed in its place.
+pub(crate) type Refusal = (String, String);
+
+/// Where a picture comes from.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Source {
+    /// The bytes of a data URL.
+    Data(Vec<u8>),
+    /// An asset of the store.
+    Asset(AssetId),
+    /// A file, not yet checked against the allowed folders.
+    File(PathBuf),
+}
+
+impl Source {
+    /// What a picture may be.
+    pub(crate) const ALLOWED: &str =
+        "an asset id, a file:// URL, or a data URL of a PNG, JPEG or WebP picture in base64";
+
+    /// Reads a picture parameter.
+    pub(crate) fn read(text: &str) -> std::result::Result<Self, Refusal> {
+        if let Some(rest) = strip_scheme(text, "data:") {
+            return read_data_url(rest).map(Self::Data).map_err(|reason| (show_text(text), reason));
+        }
+        if let Some(rest) = strip_scheme(text, "file:") {
+            return match read_file_url(rest) {
+                Some(path) => Ok(Self::File(path)),
+                None => Err((show_text(text), "a file:// URL of an absolute path on this machine".into())),
+            };
+        }
+        if text.starts_with("asset_") {
+            return text
+                .parse()
+                .map(Self::Asset)
+                .map_err(|e: infill_store::Error| (show_text(text), e.to_string()));
+        }
+        if Path::new(text).is_absolute() {
+            return Ok(Self::File(text.into()));
+        }
+        if strip_scheme(text, "http:").is_some() || strip_scheme(text, "https:").is_some() {
+            return Err((show_text(text), format!("{}; this server works offline", Self::ALLOWED)));
+        }
+        Err((show_text(text), Self::ALLOWED.into()))
+    }
+
+    /// The bytes of the picture, still encoded.
+    pub(crate) fn fetch(
+        &self,
+        store: &Store,
+        folders: &AllowedFolders,
+    ) -> std::result::Result<Vec<u8>, Refusal> {
+        match self {
+            Self::Data(bytes) => Ok(bytes.clone()),
+            Self::Asset(id) => {
+                store.bytes(id).map_err(|e| (id.to_string(), format!("an asset of this server; {e}")))
+            }
+            Self::File(path) => folders.read(path),
+        }
+    }
+}
+
+fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let head = text.get(..scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
+}
+
+/// RFC 2397, base64 alone; media type parameters are passed over, for the bytes say what they are.
+fn read_data_url(rest: &str) -> std::result::Result<Vec<u8>, String> {
+    let (head, data) = rest.split_once(',').ok_or("a data URL with a comma before its data")?;
+    if !head.rsplit(';').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("base64")) {
+        return Err("a data URL that says ;base64 before its comma".into());
+    }
+    let bytes = if data.bytes().any(|b| b.is_ascii_whitespace() || b == b'%') {
+        let plain: Vec<u8> = percent_decode(data).into_iter().filter(|b| !b.is_ascii_whitespace()).collect();
+        BASE64.decode(plain)
+    } else {
+        BASE64.decode(data)
+    };
+    let bytes = bytes.map_err(|error| format!("a data URL in base64, whole and unbroken ({error})"))?;
+    if bytes.is_empty() {
+        return Err("a data URL that holds a picture".into());
+    }
+    Ok(bytes)
+}
+
+/// What follows `file:` (RFC 8089): no host, or this one.
+fn read_file_url(rest: &str) -> Option<PathBuf> {
+    let path = match rest.strip_prefix("//") {
+        Some(after) => {
+            let slash = after.find('/')?;
+            let (host, path) = after.split_at(slash);
+            (host.is_empty() || host.eq_ignore_ascii_case("localhost")).then_some(path)?
+        }
+        None => rest,
+    };
+    let bytes = percent_decode(path.split(['?', '#']).next()?);
+    if bytes.contains(&0) {
+        return None;
+    }
+    let mut text = String::from_utf8(bytes).ok()?;
+    // file:///C:/x is C:/x where drives have letters.
+    if cfg!(windows) && text.starts_with('/') {
+        text.remove(0);
+    }
+    let path = PathBuf::from(text);
+    path.is_absolute().then_some(path)
+}
+
+/// RFC 3986; a percent sign before anything but two hexadecimal digits stands for itself.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.extend(u8::try_from(high * 16 + low));
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// A path as a `file://` URL.
+pub(crate) fn file_url(path: &Path) -> String {
+    let text = path.to_string_lossy().replace('\\', "/");
+    let mut url = String::from("file://");
+    if !text.starts_with('/') {
+        url.push('/');
+    }
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' | b':' => {
+                url.push(char::from(byte));
+            }
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
+}
+
+/// Folders that files may be read from, with every link in their own paths resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct AllowedFolders(Vec<PathBuf>);
+
+impl AllowedFolders {
+    /// `field` is the option that names them.
+    ///
+    /// # Errors
+    /// A folder that can't be opened.
+    pub(crate) fn new(field: &'static str, folders: &[PathBuf]) -> Result<Self> {
+        let open = |folder: &PathBuf| {
+            let refused = |reason: String| Error::Folder { field, path: folder.clone(), reason };
+            let resolved = folder.canonicalize().map_err(|e| refused(format!("it can't be opened: {e}")))?;
+            if !resolved.is_dir() {
+                return Err(refused("it is not a folder".into()));
+            }
+            Ok(resolved)
+        };
+        folders.iter().map(open).collect::<Result<_>>().map(Self)
+    }
+
+    /// These and more.
+    ///
+    /// # Errors
+    /// As [`AllowedFolders::new`].
+    pub(crate) fn and(&self, field: &'static str, folders: &[PathBuf]) -> Result<Self> {
+        let mut all = self.clone();
+        all.0.extend(Self::new(field, folders)?.0);
+        Ok(all)
+    }
+
+    /// The path with its links resolved, if it lies under an allowed folder; else what is allowed. What lies elsewhere
+    /// and what does not exist look the same.
+    pub(crate) fn resolve(&self, path: &Path) -> std::result::Result<PathBuf, Refusal> {
+        let resolved = path.canonicalize().ok();
+        resolved.filter(|path| self.0.iter().any(|folder| path.starts_with(folder))).ok_or_else(|| {
+            let allowed = if self.0.is_empty() {
+                "an asset id or a data URL; no folder is allowed (infill serve --allow-dir DIR)".into()
+            } else {
+                let folders: Vec<String> = self.0.iter().map(|folder| folder.display().to_string()).collect();
+                format!("what exists under {}", folders.join(", "))
+            };
+            (path.display().to_string(), allowed)
+        })
+    }
+
+    /// The bytes of a file under an allowed folder.
+    fn read(&self, path: &Path) -> std::result::Result<Vec<u8>, Refusal> {
+        let resolved = self.resolve(path)?;
+        let refused = |allowed: String| (path.display().to_string(), allowed);
+        // Opening a pipe would wait for its writer.
+        if !resolved.is_file() {
+            return Err(refused("a file, not a folder or a device".into()));
+        }
+        let file = File::open(&resolved).map_err(|e| refused(format!("a file that can be read ({e})")))?;
+        let mut bytes = Vec::new();
+        let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|e| refused(format!("a file that can be read ({e})")))?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(refused(format!("a file of up to {MOST_BYTES} bytes")));
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn data_urls_are_read() {
+        for url in [
+            "data:image/png;base64,AAEC",
+            "DATA:image/png;charset=utf-8;BASE64,AAEC",
+            "data:;base64,AAEC",
+            "data:image/png;base64,AA\n EC",
+            "data:image/png;base64,AAE%43",
+        ] {
+            assert_eq!(Source::read(url), Ok(Source::Data(vec![0, 1, 2])), "{url}");
+        }
+        assert_eq!(Source::read("data:image/png;base64,AA"), Ok(Source::Data(vec![0])));
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused() {
+        for text in [
+            "",
+            "cat.png",
+            "data:image/png",
+            "data:image/png,AAEC",
+            "data:image/png;base64,",
+            "data:image/png;base64,A!",
+            "asset_short",
+            "https://example.com/cat.png",
+            "file://example.com/cat.png",
+            "file:cat.png",
+            "file:///a%00b",
+        ] {
+            let (value, allowed) = Source::read(text).unwrap_err();
+            assert!(!value.is_empty() && !allowed.is_empty() && !allowed.contains('\n'), "{text}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn file_urls_are_read() {
+        for (url, path) in [
+            ("file:///a/b%20c.png", "/a/b c.png"),
+            ("file://localhost/a", "/a"),
+            ("FILE:/a/b", "/a/b"),
+            ("/a/b%20c", "/a/b%20c"),
+            ("file:///a/%C3%A9", "/a/é"),
+            ("file:///a/100%", "/a/100%"),
+        ] {
+            assert_eq!(Source::read(url), Ok(Source::File(path.into())), "{url}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_files_under_an_allowed_folder_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+        std::fs::create_dir_all(inside.join("sub")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(inside.join("sub/a.png"), b"inside").unwrap();
+        std::fs::write(outside.join("b.png"), b"outside").unwrap();
+        std::fs::create_dir_all(dir.path().join("in-not")).unwrap();
+        std::fs::write(dir.path().join("in-not/c.png"), b"neighbour").unwrap();
+        std::os::unix::fs::symlink(outside.join("b.png"), inside.join("link.png")).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("way")).unwrap();
+        let folders = AllowedFolders::new("allow-dir", std::slice::from_ref(&inside)).unwrap();
+        assert_eq!(folders.read(&inside.join("sub/a.png")).unwrap(), b"inside");
+        assert_eq!(folders.read(&inside.join("sub/../sub/a.png")).unwrap(), b"inside");
+        for path in [
+            "in/link.png",
+            "in/way/b.png",
+            "in/../out/b.png",
+            "out/b.png",
+            "in-not/c.png",
+            "in/gone.png",
+            "in/sub",
+        ] {
+            let (value, _) = folders.read(&dir.path().join(path)).unwrap_err();
+            assert!(value.ends_with(path));
+        }
+        assert!(
+            AllowedFolders::new("allow-dir", &[])
+                .unwrap()
+                .read(&inside.join("sub/a.png"))
+                .unwrap_err()
+                .1
+                .contains("--allow-dir")
+        );
+        assert!(AllowedFolders::new("allow-dir", &[dir.path().join("gone")]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text: String) {
+            let _ = Source::read(&text);
+            let _ = Source::read(&format!("file://{text}"));
+            let _ = Source::read(&format!("data:{text}"));
+        }
+
+        #[cfg(unix)]
+        #[test]
+        fn the_url_of_a_path_is_read_back(name in "[^/\\\\\0]{1,20}") {
+            let path = PathBuf::from(format!("/pictures/{name}"));
+            prop_assert_eq!(Source::read(&file_url(&path)), Ok(Source::File(path)));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The protocol's side of the server: what it offers, and one task per call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CompleteRequestMethod, CompleteRequestParams, CompleteResult,
+    CustomRequest, CustomResult, ErrorCode, ErrorData, Implementation, ListPromptsRequestMethod,
+    ListPromptsResult, ListResourceTemplatesRequestMethod, ListResourceTemplatesResult,
+    ListResourcesRequestMethod, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::{RoleServer, ServerHandler};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::progress::{HEARTBEAT, Teller};
+use crate::reply;
+use crate::studio::{Studio, Watch};
+use crate::tools::post_inpaint_inferences;
+
+const INSTRUCTIONS: &str = "infill repaints parts of pictures on this machine, offline. Call post-inpaint-inferences \
+with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt. Pictures are given \
+as asset ids out of earlier results, as file:// URLs under the folders that the server allows, or as data URLs; to \
+work on a result, give its asset id as the next image. Check arguments without running them with dryRun \"true\". A \
+run may take minutes on a CPU: ask for progress, and begin with numSamples 1.";
+
+/// Requests that this server answers: parameters that it can't read are not an unknown method.
+const METHODS: [&str; 4] = ["initialize", "ping", "tools/list", "tools/call"];
+
+/// One client's server.
+pub(crate) struct Server {
+    studio: Arc<Studio>,
+    tools: Vec<Tool>,
+    running: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub(crate) fn new(studio: Studio, tools: Vec<Tool>) -> Self {
+        Self { studio: Arc::new(studio), tools, running: Arc::default() }
+    }
+
+    /// How many calls are at work, also after the session.
+    pub(crate) fn running(&self) -> Arc<AtomicUsize> {
+        self.running.clone()
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let implementation = Implementation::new("infill", env!("CARGO_PKG_VERSION"))
+            .with_title("infill")
+            .with_description("Offline inpainting with SDXL and SD 1.5");
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(implementation)
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.tools.clone()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.tools.iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        if request.name != post_inpaint_inferences::NAME {
+            let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_ref()).collect();
+            let message = format!("there is no tool {:?}; allowed: {}", request.name, names.join(", "));
+            return Err(ErrorData::invalid_params(message, None));
+        }
+        let given = request.arguments.unwrap_or_default();
+        let (stages, mut heard) = mpsc::unbounded_channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let watch = Watch { stages, cancelled: cancelled.clone() };
+        let mut teller = Teller::new(&context.peer, context.meta.get_progress_token());
+
+        let studio = self.studio.clone();
+        let running = Running::new(&self.running);
+        let mut work = tokio::task::spawn_blocking(move || {
+            let _running = running;
+            studio.call(&given, &watch)
+        });
+        loop {
+            tokio::select! {
+                biased;
+                // By the client, or because the session is over.
+                () = context.ct.cancelled(), if !cancelled.load(Ordering::Relaxed) => {
+                    cancelled.store(true, Ordering::Relaxed);
+                }
+                Some(stage) = heard.recv() => teller.tell(stage).await,
+                outcome = &mut work => {
+                    let result = outcome.unwrap_or_else(|error| {
+                        tracing::error!(%error, "a call failed inside");
+                        reply::failure(&["the call failed inside; see the server's log".to_owned()])
+                    });
+                    return Ok(CallToolResponse::from(result));
+                }
+                () = sleep(HEARTBEAT) => teller.beat().await,
+            }
+        }
+    }
+
+    // The SDK answers these with empty lists although the server declares none of them.
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListPromptsRequestMethod>())
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListResourcesRequestMethod>())
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListResourceTemplatesRequestMethod>())
+    }
+
+    async fn complete(
+        &self,
+        _request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(ErrorData::method_not_found::<CompleteRequestMethod>())
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        // A known method arrives here if its parameters have another form than the protocol's.
+        if METHODS.contains(&request.method.as_str()) {
+            let message =
+                format!("the params of {} have not the form that the protocol gives them", request.method);
+            return Err(ErrorData::invalid_params(message, None));
+        }
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))
+    }
+}
+
+/// Counts a run for as long as it lives.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn new(running: &Arc<AtomicUsize>) -> Self {
+        running.fetch_add(1, Ordering::AcqRel);
+        Self(running.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
