@@ -143,6 +143,16 @@ impl SchedulerConfig {
         whole.map(|x| x as usize).ok_or_else(|| refused(key, &value, "a whole number from 0 up".into()))
     }
 
+    /// A whole number from 0 up, or null.
+    pub(super) fn optional_count(&self, key: &'static str) -> Result<Option<u64>> {
+        let value = self.value(key);
+        if value.is_null() {
+            return Ok(None);
+        }
+        let refused = || refused(key, &value, "a whole number from 0 up, or null".into());
+        value.as_u64().map(Some).ok_or_else(refused)
+    }
+
     /// True or false.
     pub(super) fn flag(&self, key: &'static str) -> Result<bool> {
         let value = self.value(key);

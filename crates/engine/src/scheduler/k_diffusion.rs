@@ -59,6 +59,13 @@ impl Levels {
     pub(super) fn sigmas_to(&self, last: f32) -> Vec<f32> {
         self.sigmas.iter().map(|&sigma| sigma as f32).chain([last]).collect()
     }
+
+    /// The timesteps as KDPM2 has them: whole where the σ are Karras's.
+    pub(super) fn rounded_timesteps(&self, config: &SchedulerConfig) -> Result<Vec<f64>> {
+        let whole = SigmaSpacing::read(config)? == SigmaSpacing::Karras;
+        let round = |t: f64| if whole { t.round_ties_even() } else { t };
+        Ok(self.timesteps.iter().copied().map(round).collect())
+    }
 }
 
 /// The training timesteps that a run of `steps` visits, descending, by `timestep_spacing` and `steps_offset`.
@@ -116,4 +123,44 @@ impl Prediction {
 /// dx/dσ at `sample`, towards `original`: Karras et al. 2022 (arXiv 2206.00364), equation 3.
 pub(super) fn derivative(sample: &Tensor, original: &Tensor, sigma: f32) -> Result<Tensor> {
     divided(&(sample - original)?, sigma)
+}
+
+/// An ancestral step: down to a σ below the next, and as much noise as brings it up there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ancestral {
+    pub(super) down: f32,
+    pub(super) up: f32,
+}
+
+impl Ancestral {
+    /// Of a step from one σ to another, so that the variance comes out right.
+    pub(super) fn between(from: f32, to: f32) -> Self {
+        let (from2, to2) = (from * from, to * to);
+        let up = to.min((to2 * (from2 - to2) / from2).sqrt());
+        Self { down: (to2 - up * up).sqrt(), up }
+    }
+}
+
+/// The first once, and the others twice: the timesteps of a method with two halves to a step, of which the last has one.
+pub(super) fn doubled(values: &[f64]) -> Vec<f64> {
+    values.iter().flat_map(|&value| [value, value]).skip(1).collect()
+}
+
+/// The first and the last once, and the others twice.
+pub(super) fn inner_doubled(values: &[f32]) -> Vec<f32> {
+    let mut doubled = tail_doubled(values);
+    doubled.truncate(2 * (values.len() - 1));
+    doubled
+}
+
+/// The first once, the others twice, and the last once more.
+pub(super) fn tail_doubled(values: &[f32]) -> Vec<f32> {
+    let twice = values.iter().flat_map(|&value| [value, value]).skip(1);
+    twice.chain(values.last().copied()).collect()
+}
+
+/// The first of `values`, then by turns `between` and the rest of `values`.
+pub(super) fn interleaved(values: &[f64], between: &[f64]) -> Vec<f64> {
+    let pairs = between.iter().zip(&values[1..]).flat_map(|(&a, &b)| [a, b]);
+    std::iter::once(values[0]).chain(pairs).collect()
 }

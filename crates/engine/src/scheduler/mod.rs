@@ -24,13 +24,19 @@ mod ddpm;
 mod deis_multistep;
 mod dpmsolver;
 mod dpmsolver_multistep;
+mod dpmsolver_sde;
 mod dpmsolver_singlestep;
+mod euler_ancestral_discrete;
 mod euler_discrete;
+mod heun_discrete;
 mod history;
 mod k_diffusion;
+mod kdpm2_ancestral_discrete;
+mod kdpm2_discrete;
 mod kind;
 mod lambdas;
 mod lcm;
+mod lms_discrete;
 mod pndm;
 mod prediction;
 mod schedule;
@@ -43,7 +49,23 @@ mod unipc_multistep;
 use candle_core::{DType, Tensor};
 
 pub use config::SchedulerConfig;
+use ddim::Ddim;
+use ddpm::Ddpm;
+use deis_multistep::DeisMultistep;
+use dpmsolver_multistep::DpmSolverMultistep;
+use dpmsolver_sde::DpmSolverSde;
+use dpmsolver_singlestep::DpmSolverSinglestep;
+use euler_ancestral_discrete::EulerAncestralDiscrete;
+use euler_discrete::EulerDiscrete;
+use heun_discrete::HeunDiscrete;
+use kdpm2_ancestral_discrete::Kdpm2AncestralDiscrete;
+use kdpm2_discrete::Kdpm2Discrete;
 pub use kind::SchedulerKind;
+use lcm::Lcm;
+use lms_discrete::LmsDiscrete;
+use pndm::Pndm;
+use tcd::Tcd;
+use unipc_multistep::UniPcMultistep;
 
 use crate::{Error, Result};
 
@@ -62,7 +84,7 @@ pub struct StepOptions {
 pub type Draw<'a> = dyn FnMut(&[usize]) -> Result<Tensor> + 'a;
 
 /// What every algorithm offers. `i` is an index into [`Sampler::timesteps`]; tensors are float32 inside.
-pub(crate) trait Sampler: Send {
+pub(crate) trait Sampler {
     /// diffusers' `timesteps` after `set_timesteps`.
     fn timesteps(&self) -> &[f64];
 
@@ -113,27 +135,22 @@ impl Scheduler {
             });
         }
         let sampler: Box<dyn Sampler> = match config.kind() {
-            SchedulerKind::Ddim => Box::new(ddim::Ddim::new(config, steps, options.eta)?),
-            SchedulerKind::Ddpm => Box::new(ddpm::Ddpm::new(config, steps)?),
-            SchedulerKind::DeisMultistep => Box::new(deis_multistep::DeisMultistep::new(config, steps)?),
-            SchedulerKind::DpmSolverMultistep => {
-                Box::new(dpmsolver_multistep::DpmSolverMultistep::new(config, steps)?)
-            }
-            SchedulerKind::DpmSolverSinglestep => {
-                Box::new(dpmsolver_singlestep::DpmSolverSinglestep::new(config, steps)?)
-            }
-            SchedulerKind::EulerDiscrete => Box::new(euler_discrete::EulerDiscrete::new(config, steps)?),
-            SchedulerKind::Lcm => Box::new(lcm::Lcm::new(config, steps)?),
-            SchedulerKind::Pndm => Box::new(pndm::Pndm::new(config, steps)?),
-            SchedulerKind::Tcd => Box::new(tcd::Tcd::new(config, steps, options.eta)?),
-            SchedulerKind::UniPcMultistep => Box::new(unipc_multistep::UniPcMultistep::new(config, steps)?),
-            other => {
-                return Err(Error::Refused {
-                    field: "_class_name",
-                    value: other.to_string(),
-                    allowed: "EulerDiscreteScheduler".into(),
-                });
-            }
+            SchedulerKind::Ddim => Box::new(Ddim::new(config, steps, options.eta)?),
+            SchedulerKind::Ddpm => Box::new(Ddpm::new(config, steps)?),
+            SchedulerKind::DeisMultistep => Box::new(DeisMultistep::new(config, steps)?),
+            SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(config, steps)?),
+            SchedulerKind::DpmSolverSde => Box::new(DpmSolverSde::new(config, steps, options.seed)?),
+            SchedulerKind::DpmSolverSinglestep => Box::new(DpmSolverSinglestep::new(config, steps)?),
+            SchedulerKind::EulerAncestralDiscrete => Box::new(EulerAncestralDiscrete::new(config, steps)?),
+            SchedulerKind::EulerDiscrete => Box::new(EulerDiscrete::new(config, steps)?),
+            SchedulerKind::HeunDiscrete => Box::new(HeunDiscrete::new(config, steps)?),
+            SchedulerKind::Kdpm2AncestralDiscrete => Box::new(Kdpm2AncestralDiscrete::new(config, steps)?),
+            SchedulerKind::Kdpm2Discrete => Box::new(Kdpm2Discrete::new(config, steps)?),
+            SchedulerKind::Lcm => Box::new(Lcm::new(config, steps)?),
+            SchedulerKind::LmsDiscrete => Box::new(LmsDiscrete::new(config, steps)?),
+            SchedulerKind::Pndm => Box::new(Pndm::new(config, steps)?),
+            SchedulerKind::Tcd => Box::new(Tcd::new(config, steps, options.eta)?),
+            SchedulerKind::UniPcMultistep => Box::new(UniPcMultistep::new(config, steps)?),
         };
         Ok(Self { sampler })
     }

@@ -36,6 +36,16 @@ pub(super) fn sigma_to_t(sigma: f64, log_sigmas: &[f32]) -> f64 {
     (1.0 - weight) * low as f64 + weight * (low + 1) as f64
 }
 
+/// As [`sigma_to_t`], for the σ that diffusers holds as float32 and looks up in that precision.
+pub(super) fn midpoint_to_t(sigma: f32, log_sigmas: &[f32]) -> f64 {
+    let log_sigma = ln(sigma.max(1e-10));
+    let not_above = log_sigmas.partition_point(|&log| log <= log_sigma);
+    let low = not_above.saturating_sub(1).min(log_sigmas.len().saturating_sub(2));
+    let (below, above) = (log_sigmas[low], log_sigmas[low + 1]);
+    let weight = ((below - log_sigma) / (below - above)).clamp(0.0, 1.0);
+    f64::from((1.0 - weight) * low as f32 + weight * (low + 1) as f32)
+}
+
 fn value(table: &[f32], index: usize) -> f64 {
     table.get(index).copied().map_or(f64::NAN, f64::from)
 }
