@@ -50,8 +50,7 @@ impl DpmSolverSde {
         let (lowest, highest) =
             positive.fold((f32::INFINITY, 0.0f32), |(low, high), sigma| (low.min(sigma), high.max(sigma)));
         let seed = self.seed;
-        let path =
-            self.path.get_or_insert_with(|| BrownianTree::new(sample.dims(), lowest, highest, seed));
+        let path = self.path.get_or_insert_with(|| BrownianTree::new(sample.dims(), lowest, highest, seed));
         Ok(Tensor::from_vec(path.sample(from, to), sample.dims(), sample.device())?)
     }
 }

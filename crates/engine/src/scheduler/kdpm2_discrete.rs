@@ -35,8 +35,7 @@ impl Kdpm2Discrete {
             let (before, after) = (ln(pair[0]), ln(pair[1]));
             exp(before - (before - after) * 0.5)
         };
-        let midpoints: Vec<f32> =
-            std::iter::once(f32::NAN).chain(sigmas.windows(2).map(midpoint)).collect();
+        let midpoints: Vec<f32> = std::iter::once(f32::NAN).chain(sigmas.windows(2).map(midpoint)).collect();
         let between: Vec<f64> =
             midpoints[1..steps].iter().map(|&sigma| midpoint_to_t(sigma, &levels.log_sigmas)).collect();
         Ok(Self {
