@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::arith::{divided, exp, ln, scaled, weighted};
+use super::arith::{divided, exp, numpy_ln, scaled, weighted};
 use super::bounds::Bounds;
 use super::history::History;
 use super::lambdas::{End, Lambdas, Level};
@@ -94,12 +94,12 @@ fn coefficients(end: f32, nodes: &[f32]) -> Vec<f32> {
 
 /// The antiderivative at `t` of (log t − log c) / (log b − log c).
 fn linear(t: f32, b: f32, c: f32) -> f32 {
-    t * (-ln(c) + ln(t) - 1.0) / (ln(b) - ln(c))
+    t * (-numpy_ln(c) + numpy_ln(t) - 1.0) / (numpy_ln(b) - numpy_ln(c))
 }
 
 /// The antiderivative at `t` of (log t − log c)(log t − log d) / ((log b − log c)(log b − log d)).
 fn quadratic(t: f32, b: f32, c: f32, d: f32) -> f32 {
-    let (lt, lb, lc, ld) = (ln(t), ln(b), ln(c), ln(d));
+    let (lt, lb, lc, ld) = (numpy_ln(t), numpy_ln(b), numpy_ln(c), numpy_ln(d));
     let numerator = t * (lc * (ld - lt + 1.0) - ld * lt + ld + lt * lt - 2.0 * lt + 2.0);
     numerator / ((lb - lc) * (lb - ld))
 }

@@ -2,7 +2,7 @@
 //! space them.
 
 use super::SchedulerConfig;
-use super::arith::ln;
+use super::arith::numpy_ln;
 use super::schedule::linspace;
 use crate::{Error, Result};
 
@@ -13,7 +13,7 @@ pub(super) fn training_sigmas(alphas_cumprod: &[f32]) -> Vec<f32> {
 
 /// log σ at every training timestep.
 pub(super) fn log_sigmas(sigmas: &[f32]) -> Vec<f32> {
-    sigmas.iter().copied().map(ln).collect()
+    sigmas.iter().copied().map(numpy_ln).collect()
 }
 
 /// The table's value at a fractional index, on the straight line between its neighbours, and at an end beyond it.
@@ -38,7 +38,7 @@ pub(super) fn sigma_to_t(sigma: f64, log_sigmas: &[f32]) -> f64 {
 
 /// As [`sigma_to_t`], for the σ that diffusers holds as float32 and looks up in that precision.
 pub(super) fn midpoint_to_t(sigma: f32, log_sigmas: &[f32]) -> f64 {
-    let log_sigma = ln(sigma.max(1e-10));
+    let log_sigma = numpy_ln(sigma.max(1e-10));
     let not_above = log_sigmas.partition_point(|&log| log <= log_sigma);
     let low = not_above.saturating_sub(1).min(log_sigmas.len().saturating_sub(2));
     let (below, above) = (log_sigmas[low], log_sigmas[low + 1]);
