@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::is_16_bit;
+use super::{is_16_bit, jpeg};
 use crate::{Error, Result};
 
 /// What a picture may measure at most.
@@ -53,6 +53,10 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits, what: &'static str) -> Resul
         let reason = "its content is neither PNG, JPEG nor WebP".to_owned();
         return Err(Error::Unreadable { what, reason });
     };
+
+    if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
+        return Err(Error::Unreadable { what, reason: "the JPEG is cut short".to_owned() });
+    }
 
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut memory = image::Limits::no_limits();

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod jpeg;
 mod resize;
 #[cfg(test)]
 mod tests;
