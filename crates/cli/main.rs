@@ -1,1 +1,88 @@
-fn main() {}
+//! `infill`: offline inpainting from the command line, and the MCP server.
+//!
+//! What was typed (`args`) becomes what it means (`settings`), then a command runs and reports.
+//!
+//! # Architecture invariant
+//!
+//! Only this crate writes standard output, and only through `stdout`. A command that fails leaves one sentence on
+//! standard error, an exit code, and no half-written file.
+
+mod args;
+mod cancel;
+mod commands;
+mod failure;
+mod output;
+mod panics;
+mod progress;
+mod report;
+mod settings;
+mod stderr;
+mod stdout;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Failure, Result};
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    panics::install();
+    match panics::caught(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            stderr::line(&format!("error: {}", failure.sentence()));
+            // Threads may still be at work on a run that was given up.
+            cancel::abandon();
+            failure.exit_code()
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log_to_stderr(&cli.command)?;
+    match &cli.command {
+        Command::Inpaint(args) => commands::inpaint::run(args, &Settings::load()?),
+        Command::Noise(args) => commands::noise::run(args),
+        Command::Serve(args) => commands::serve::run(args, &Settings::load()?),
+        Command::Models(args) => commands::models::run(&args.command, &Settings::load()?),
+        Command::Completions { shell } => commands::completions::run(*shell),
+    }
+}
+
+/// Help and version are answers; the rest of what clap says is a refusal.
+fn usage(error: &clap::Error) -> Result<()> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            stdout::bytes(error.render().to_string().as_bytes())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            stderr::line(error.render().to_string().trim_end());
+            Err(Failure::Refused("a command is missing".to_owned()))
+        }
+        _ => Err(Failure::Refused(usage::sentence(error))),
+    }
+}
+
+/// Logs go to standard error, as much as `INFILL_LOG` asks for; a server tells of warnings by itself.
+fn log_to_stderr(command: &Command) -> Result<()> {
+    let default = if matches!(command, Command::Serve(_)) { "warn" } else { "off" };
+    let directives = std::env::var("INFILL_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = EnvFilter::try_new(&directives).map_err(|_| {
+        Failure::value(
+            "INFILL_LOG",
+            format!("\"{directives}\""),
+            "off, error, warn, info, debug, trace, or tracing's directives",
+        )
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}

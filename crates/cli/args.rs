@@ -1,0 +1,353 @@
+//! What was typed: the command line as clap reads it, not yet checked against anything but its own form.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed while running
+  2    refused: a flag, a picture, a mask, a settings file or a model that can't be used
+  130  cancelled (Ctrl-C)";
+
+const INPAINT_NOTES: &str = "\
+The picture is a PNG with its recipe inside. Its path goes to standard output, everything else to standard error. A \
+file that is already at --out is replaced, once the new picture is complete; but IMAGE and MASK themselves are \
+replaced only with --force. --samples above 1 writes NAME-0.png, NAME-1.png, ...; picture i has the seed SEED + i.
+
+Settings that are not typed are taken from the environment (INFILL_MODEL, INFILL_MODELS, INFILL_DEVICE, \
+INFILL_DTYPE, INFILL_NOISE_RULE), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
+model, models, device, dtype, noise-rule). INFILL_LOG=info logs each stage.";
+
+const SERVE_NOTES: &str = "\
+Settings that are not typed are taken from the environment (INFILL_MODELS, INFILL_DEVICE, INFILL_DTYPE, \
+INFILL_STORE), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: models, device, \
+dtype, store, allow-dir).";
+
+const NOISE_NOTES: &str = "\
+The fingerprint is the SHA-256 of the values, widened to f32, as little-endian bytes in row-major order.";
+
+/// Offline inpainting: image, mask and words in, picture out.
+#[derive(Debug, Parser)]
+#[command(name = "infill", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Repaint the white part of a mask in a picture.
+    Inpaint(Box<InpaintArgs>),
+    /// Print a fingerprint of the noise that a seed gives, to compare engines.
+    Noise(NoiseArgs),
+    /// Serve the tools over MCP on standard input and output.
+    Serve(ServeArgs),
+    /// List, show or fetch models.
+    Models(ModelsArgs),
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell to complete for.
+        shell: Shell,
+    },
+}
+
+/// Which model runs, and on what.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to run: auto, cpu, cuda, cuda:N or metal [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Number format: auto, f32, f16 or bf16 [default: auto, f32 on the CPU and f16 elsewhere]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) dtype: Option<String>,
+    /// Folder in which models are looked up by their id
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{INPAINT_NOTES}\n\n{EXIT_CODES}"))]
+pub(crate) struct InpaintArgs {
+    /// The picture to change: PNG, JPEG or WebP
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+    /// The mask, of the picture's size: white is repainted, black is kept
+    #[arg(long, value_name = "MASK")]
+    pub(crate) mask: PathBuf,
+    /// What to paint
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// What to paint, for the second text encoder of SDXL [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt_2: Option<String>,
+    /// What not to paint
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) negative: Option<String>,
+    /// What not to paint, for the second text encoder of SDXL [default: the negative prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) negative_2: Option<String>,
+    /// The model: a folder in diffusers' layout, or an id of `infill models list`
+    #[arg(long, value_name = "ID|DIR")]
+    pub(crate) model: Option<String>,
+    /// Any 64-bit number, also negative or hexadecimal (0x...) [default: random, and reported]
+    #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true)]
+    pub(crate) seed: Option<u64>,
+    /// Denoising steps, 1 to 150; the picture gets STEPS x STRENGTH of them [default: 30]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) steps: Option<usize>,
+    /// How much of the picture under the mask is noised away, above 0 and up to 1 [default: 0.75]
+    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    pub(crate) strength: Option<f64>,
+    /// How closely the prompt is followed; up to 1 not at all [default: 6 for SDXL, 7.5 for SD 1.5]
+    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f64>,
+    /// How far guidance keeps the unguided contrast, 0 to 1 [default: 0]
+    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    pub(crate) guidance_rescale: Option<f64>,
+    /// diffusers class name of the scheduler, such as EulerDiscreteScheduler [default: the model's own]
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) scheduler: Option<String>,
+    /// Noise that DDIM and TCD add at each step, 0 to 1 [default: 0]
+    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    pub(crate) eta: Option<f64>,
+    /// Last layers of the text encoders to leave out [default: 0]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) clip_skip: Option<usize>,
+    /// Width to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
+    #[arg(long, value_name = "N", value_parser = pixels, allow_negative_numbers = true)]
+    pub(crate) width: Option<u32>,
+    /// Height to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
+    #[arg(long, value_name = "N", value_parser = pixels, allow_negative_numbers = true)]
+    pub(crate) height: Option<u32>,
+    /// Work only on the mask's surroundings, this many pixels beyond it [default: the whole picture]
+    #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true)]
+    pub(crate) crop_padding: Option<u32>,
+    /// Pictures to make, from consecutive seeds, 1 to 128 [default: 1]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) samples: Option<usize>,
+    /// Give the model's whole picture, also outside the mask
+    #[arg(long)]
+    pub(crate) no_merge: bool,
+    /// Width of the soft edge around the mask, in pixels [default: 0]
+    #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true, conflicts_with = "no_merge")]
+    pub(crate) feather: Option<u32>,
+    /// Whose noise in half precision: torch (2.12 and newer) or torch-2.11 (and older) [default: torch]
+    #[arg(long, value_name = "RULE")]
+    pub(crate) noise_rule: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Where the picture goes, a name ending in .png
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// Let --out replace IMAGE or MASK
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object on standard output instead of the paths
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no notes on standard error
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{NOISE_NOTES}\n\n{EXIT_CODES}"))]
+pub(crate) struct NoiseArgs {
+    /// Any 64-bit number, also negative or hexadecimal (0x...)
+    #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true)]
+    pub(crate) seed: u64,
+    /// The tensor's shape, such as 1,4,64,64
+    #[arg(long, value_name = "N,N,...", value_parser = shape, allow_hyphen_values = true)]
+    pub(crate) shape: Shape,
+    /// Number format
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub(crate) dtype: NoiseFormat,
+    /// Whose noise in half precision: torch (2.12 and newer) or torch-2.11 (and older)
+    #[arg(long, value_name = "RULE", default_value = "torch")]
+    pub(crate) rule: HalfRule,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{SERVE_NOTES}\n\n{EXIT_CODES}"))]
+pub(crate) struct ServeArgs {
+    /// Folder whose files the tools may read as file:// links; may be repeated [default: none]
+    #[arg(long = "allow-dir", value_name = "DIR")]
+    pub(crate) allow_dirs: Vec<PathBuf>,
+    /// Folder where pictures and jobs are kept [default: the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// List the known models and where they lie.
+    List {
+        #[command(flatten)]
+        place: ModelsPlace,
+    },
+    /// Show what is in a model.
+    Show {
+        /// The model: a folder in diffusers' layout, or an id of `infill models list`
+        #[arg(value_name = "ID|DIR")]
+        model: String,
+        #[command(flatten)]
+        place: ModelsPlace,
+    },
+    /// Fetch a model from the hub (in builds with the feature `hub`).
+    Pull {
+        /// An id of `infill models list`
+        #[arg(value_name = "ID")]
+        model: String,
+        #[command(flatten)]
+        place: ModelsPlace,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelsPlace {
+    /// Folder in which models are looked up by their id
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+    /// Print one JSON value
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Number formats of `infill noise`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NoiseFormat {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Which torch the half-precision noise follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HalfRule {
+    Torch,
+    #[value(name = "torch-2.11")]
+    Torch211,
+}
+
+/// A tensor's shape: a type of its own, because clap reads a bare `Vec` as a flag given several times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shape(pub(crate) Vec<usize>);
+
+// The readers below answer a refusal with what is allowed; `usage` puts the flag and the value before it.
+
+/// A seed: decimal or hexadecimal, signed or not, of 64 bits; negative ones in two's complement, as torch takes them.
+fn seed(text: &str) -> Result<u64, String> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let magnitude = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) if hex.starts_with(|c: char| c.is_ascii_hexdigit()) => u64::from_str_radix(hex, 16).ok(),
+        Some(_) => None,
+        None if digits.starts_with(|c: char| c.is_ascii_digit()) => digits.parse().ok(),
+        None => None,
+    };
+    match magnitude {
+        Some(n) if !negative => Ok(n),
+        Some(n) if n <= 1 << 63 => Ok(n.wrapping_neg()),
+        _ => Err(format!("a whole number from {} to {}, also as 0x...", i64::MIN, u64::MAX)),
+    }
+}
+
+/// A number of pixels; the range is the engine's to check.
+fn pixels(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(n) if digits => Ok(n),
+        _ => Err("a whole number that is not negative".to_owned()),
+    }
+}
+
+/// A count; the range is the engine's to check.
+fn count(text: &str) -> Result<usize, String> {
+    pixels(text).map(|n| n as usize)
+}
+
+/// A number that is not infinite and not NaN.
+fn real(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        _ => Err("a number such as 0.75".to_owned()),
+    }
+}
+
+/// The most values that `infill noise` draws: a batch of 64 latents of 4096x4096 pixels.
+const MOST_VALUES: usize = 1 << 26;
+
+/// A shape of positive dimensions.
+fn shape(text: &str) -> Result<Shape, String> {
+    let allowed = || {
+        format!(
+            "positive whole numbers with commas between, such as 1,4,64,64, of at most {MOST_VALUES} values"
+        )
+    };
+    let dims: Vec<usize> =
+        text.split(',').map(|part| count(part.trim())).collect::<Result<_, _>>().map_err(|_| allowed())?;
+    let values = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+    match values {
+        Some(n) if n > 0 && n <= MOST_VALUES => Ok(Shape(dims)),
+        _ => Err(allowed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seeds_are_any_64_bit_value() {
+        assert_eq!(seed("0"), Ok(0));
+        assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(seed("-1"), Ok(u64::MAX));
+        assert_eq!(seed("-9223372036854775808"), Ok(1 << 63));
+        assert_eq!(seed("0xffffffffffffffff"), Ok(u64::MAX));
+        assert_eq!(seed("-0x1"), Ok(u64::MAX));
+        for bad in
+            ["", "-", "--1", "+1", "0x", "0x+1", "18446744073709551616", "-9223372036854775809", "1.0", "ten"]
+        {
+            assert!(seed(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shapes_are_positive_and_bounded() {
+        assert_eq!(shape("1, 4,64,64").unwrap().0, [1, 4, 64, 64]);
+        for bad in ["", "0", "1,,2", "-1", "1,x", "99999999,99999999,99999999", "67108865"] {
+            assert!(shape(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_finite() {
+        assert_eq!(real("0.75"), Ok(0.75));
+        assert!(real("nan").is_err() && real("inf").is_err() && real("").is_err());
+        assert!(count("+3").is_err() && count("4294967296").is_err());
+    }
+}

@@ -1,0 +1,297 @@
+//! `infill inpaint`: everything is checked first, then a thread runs the model while this one listens for Ctrl-C.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
+use infill_engine::image::{Limits, Picture};
+use infill_engine::mask::Mask;
+use infill_engine::noise::NoiseEra;
+use infill_engine::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
+use infill_engine::request::{InpaintParams, InpaintRequest, SchedulerChoice};
+use infill_models::{Checkpoint, catalogue};
+
+use crate::args::{HalfRule, InpaintArgs};
+use crate::commands::models::family_name;
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::progress::{Seconds, Watch};
+use crate::report::{self, Image, Model, PictureRecipe, Recipe, Report};
+use crate::settings::Settings;
+use crate::{cancel, panics, stderr, stdout};
+
+/// How long a run may take to stop by itself after Ctrl-C, so that the device is left in order. A step on a processor
+/// may take minutes; nobody waits for that.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the listening thread hears.
+enum Event {
+    Finished(Result<Box<Done>>),
+    Interrupted,
+}
+
+/// A run, ready to begin.
+struct Job {
+    checkpoint: Checkpoint,
+    model: String,
+    request: InpaintRequest,
+    device: DeviceChoice,
+    dtype: DTypeChoice,
+    output: Output,
+    watch: Watch,
+    json: bool,
+}
+
+/// A run that came to its end.
+struct Done {
+    images: Vec<Image>,
+    recipe: Recipe,
+    seconds: Seconds,
+    warnings: Vec<String>,
+}
+
+pub(crate) fn run(args: &InpaintArgs, settings: &Settings) -> Result<()> {
+    let job = prepare(args, settings)?;
+    let bar = job.watch.bar();
+    let (sender, inbox) = mpsc::channel();
+    let interrupt = sender.clone();
+    cancel::install(move || {
+        // Without a listener the process is ending anyway.
+        let _ = interrupt.send(Event::Interrupted);
+    })?;
+    thread::Builder::new()
+        .name("infill-run".into())
+        .spawn(move || {
+            let outcome = panics::caught(|| job.run().map(Box::new));
+            let _ = sender.send(Event::Finished(outcome));
+        })
+        .map_err(|e| Failure::Failed(format!("no thread can be started: {e}")))?;
+    let outcome = listen(&inbox);
+    bar.finish_and_clear();
+    tell(args, *outcome?)
+}
+
+/// The run's outcome; soon after Ctrl-C there is one, whether the run has stopped or not.
+fn listen(inbox: &Receiver<Event>) -> Result<Box<Done>> {
+    match inbox.recv() {
+        Ok(Event::Finished(outcome)) => outcome,
+        Ok(Event::Interrupted) | Err(_) => {
+            let _ = inbox.recv_timeout(GRACE);
+            Err(Failure::Cancelled)
+        }
+    }
+}
+
+/// Refuses whatever can be refused before the model is loaded.
+fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
+    let device = settings.device(args.device.device.as_deref())?;
+    let dtype = settings.dtype(args.device.dtype.as_deref())?;
+    let rule = settings.noise_rule(args.noise_rule.as_deref())?;
+    let models_dir = settings.models_dir(args.device.models.as_deref())?;
+    let model = settings.model(args.model.as_deref()).ok_or_else(|| {
+        Failure::Refused(
+            "no model is named; name one with --model ID|DIR, INFILL_MODEL or `model` in the settings file"
+                .to_owned(),
+        )
+    })?;
+    let request = InpaintRequest::new(params(args, rule)?)?;
+    request.steps_after_strength()?;
+    let output = Output::check(&args.out, request.params().samples, &[&args.image, &args.mask], args.force)?;
+    let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
+    Ok(Job {
+        checkpoint,
+        model,
+        request,
+        device,
+        dtype,
+        output,
+        watch: Watch::start(args.quiet),
+        json: args.json,
+    })
+}
+
+/// The engine's parameters: what was typed, the pictures read, the tool schema's defaults for the rest.
+fn params(args: &InpaintArgs, rule: HalfRule) -> Result<InpaintParams> {
+    let limits = Limits::default();
+    let image = read(&args.image, "picture", &limits, Picture::decode)?;
+    let mask = read(&args.mask, "mask", &limits, Mask::decode)?;
+    let mut params = InpaintParams::new(image, mask, args.prompt.as_str());
+    params.prompt_2.clone_from(&args.prompt_2);
+    params.negative_prompt.clone_from(&args.negative);
+    params.negative_prompt_2.clone_from(&args.negative_2);
+    params.seed = args.seed.unwrap_or_else(random_seed);
+    params.samples = args.samples.unwrap_or(params.samples);
+    params.num_inference_steps = args.steps.unwrap_or(params.num_inference_steps);
+    params.strength = args.strength.unwrap_or(params.strength);
+    params.guidance_scale = args.guidance;
+    params.guidance_rescale = args.guidance_rescale.unwrap_or(params.guidance_rescale);
+    params.eta = args.eta.unwrap_or(params.eta);
+    params.clip_skip = args.clip_skip;
+    params.scheduler = SchedulerChoice {
+        kind: args.scheduler.as_deref().map(str::parse).transpose()?,
+        ..SchedulerChoice::default()
+    };
+    params.width = args.width;
+    params.height = args.height;
+    params.padding_mask_crop = args.crop_padding;
+    params.merge = !args.no_merge;
+    params.feather = args.feather.unwrap_or(params.feather);
+    params.noise_era = match rule {
+        HalfRule::Torch => NoiseEra::Torch,
+        HalfRule::Torch211 => NoiseEra::Torch211,
+    };
+    Ok(params)
+}
+
+/// A picture's file, decoded; refusals name the file.
+fn read<T>(
+    path: &Path,
+    what: &str,
+    limits: &Limits,
+    decode: impl Fn(&[u8], &Limits) -> infill_engine::Result<T>,
+) -> Result<T> {
+    let name = format!("the {what} {}", path.display());
+    let unreadable = |reason: String| Failure::Refused(format!("{name} can't be read: {reason}"));
+    let about = fs::metadata(path).map_err(|e| unreadable(e.to_string()))?;
+    if !about.is_file() {
+        return Err(unreadable("it is not a file".to_owned()));
+    }
+    // Not even read into memory where it is too large.
+    if about.len() > limits.bytes as u64 {
+        return Err(Failure::value(
+            &name,
+            format!("{} bytes long", about.len()),
+            format!("at most {} bytes", limits.bytes),
+        ));
+    }
+    let bytes = fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+    decode(&bytes, limits).map_err(|error| match error {
+        infill_engine::Error::Unreadable { reason, .. } => unreadable(reason),
+        infill_engine::Error::Refused { value, allowed, .. } => Failure::value(&name, value, allowed),
+        other => other.into(),
+    })
+}
+
+/// 32 bits: torch's generator knows no more of a seed.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id()) & u64::from(u32::MAX)
+}
+
+impl Job {
+    fn run(self) -> Result<Done> {
+        let mut watch = self.watch;
+        let bar = watch.bar();
+        let mut progress = |progress: Progress| {
+            watch.see(progress);
+            if cancel::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let mut observer = Observer::new(&mut progress);
+        let device = self.device.open()?;
+        let options = LoadOptions { dtype: self.dtype.on(&device), device };
+        let pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
+        let recipe = recipe(&self.request, &pipeline, &self.checkpoint, &self.model)?;
+
+        let mut images = Vec::new();
+        let mut failure = None;
+        let outcome = pipeline.inpaint(&self.request, &mut observer, &mut |painted| {
+            match write(&self.output, &recipe, &painted) {
+                Ok(image) => {
+                    if !self.json {
+                        // A finished picture stays, whatever becomes of the others.
+                        bar.suspend(|| stdout::line(&image.path)).unwrap_or_else(|e| failure = Some(e));
+                    }
+                    images.push(image);
+                }
+                Err(e) => failure = Some(e),
+            }
+            if failure.is_some() { Err(infill_engine::Error::Cancelled) } else { Ok(()) }
+        });
+        match failure {
+            Some(failure) => return Err(failure),
+            None => outcome.map_err(Failure::running)?,
+        }
+        let warnings = report::warnings(self.request.params(), &recipe);
+        Ok(Done { images, recipe, seconds: watch.finish(), warnings })
+    }
+}
+
+/// Encodes a picture with its recipe and writes it.
+fn write(output: &Output, recipe: &Recipe, painted: &Painted) -> Result<Image> {
+    let text = serde_json::to_string(&PictureRecipe { seed: painted.seed, recipe })
+        .map_err(|e| Failure::Failed(format!("the recipe is no JSON: {e}")))?;
+    let bytes = painted.picture.encode_png(Some(&text))?;
+    let path = output.write(painted.index, &bytes)?;
+    let size = painted.picture.size();
+    Ok(Image {
+        path: report::path_text(path),
+        seed: painted.seed,
+        width: size.width,
+        height: size.height,
+        seconds: painted.seconds,
+    })
+}
+
+/// What the run is made of, after every default.
+fn recipe(
+    request: &InpaintRequest,
+    pipeline: &Pipeline,
+    checkpoint: &Checkpoint,
+    model: &str,
+) -> Result<Recipe> {
+    let params = request.params();
+    let work = request.plan().work;
+    let folder = Path::new(model).file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(Recipe {
+        software: concat!("infill ", env!("CARGO_PKG_VERSION")),
+        model: Model {
+            name: folder.unwrap_or_else(|| model.to_owned()),
+            family: family_name(checkpoint.family()),
+            digest: checkpoint.digest()?,
+            inpainting: pipeline.is_inpaint_model(),
+        },
+        prompt: params.prompt.clone(),
+        prompt_2: params.prompt_2.clone(),
+        negative_prompt: params.negative_prompt.clone(),
+        negative_prompt_2: params.negative_prompt_2.clone(),
+        scheduler: pipeline.scheduler_config(request)?.kind().to_string(),
+        steps: params.num_inference_steps,
+        strength: params.strength,
+        guidance: params.guidance_scale.unwrap_or_else(|| pipeline.default_guidance_scale()),
+        guidance_rescale: params.guidance_rescale,
+        eta: params.eta,
+        clip_skip: params.clip_skip,
+        width: work.width,
+        height: work.height,
+        crop_padding: params.padding_mask_crop,
+        merge: params.merge,
+        feather: params.feather,
+        device: device_name(pipeline.device()).to_owned(),
+        dtype: dtype_name(pipeline.dtype()).to_owned(),
+        noise_rule: match params.noise_era {
+            NoiseEra::Torch => "torch",
+            NoiseEra::Torch211 => "torch-2.11",
+        },
+    })
+}
+
+/// The report of a run that came to its end; the paths are out already.
+fn tell(args: &InpaintArgs, done: Done) -> Result<()> {
+    let Done { images, recipe, seconds, warnings } = done;
+    if args.json {
+        return stdout::json(&Report { images, recipe, seconds, warnings });
+    }
+    if !args.quiet {
+        for warning in &warnings {
+            stderr::line(&format!("warning: {warning}"));
+        }
+        if let (None, Some(first)) = (args.seed, images.first()) {
+            stderr::line(&format!("note: the seed was {}", first.seed));
+        }
+    }
+    Ok(())
+}

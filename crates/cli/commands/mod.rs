@@ -1,0 +1,7 @@
+//! One file per command.
+
+pub(crate) mod completions;
+pub(crate) mod inpaint;
+pub(crate) mod models;
+pub(crate) mod noise;
+pub(crate) mod serve;

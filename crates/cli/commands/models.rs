@@ -1,0 +1,170 @@
+//! `infill models`: which models there are, where they lie, what is in them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use infill_models::catalogue::{self, Manifest};
+use infill_models::{Checkpoint, Family, Summary, inspect, places};
+use serde::Serialize;
+
+use crate::args::ModelsCommand;
+use crate::failure::Result;
+use crate::report::path_text;
+use crate::settings::Settings;
+use crate::stdout;
+
+/// One line of the list.
+#[derive(Debug, Serialize)]
+struct Listed {
+    id: String,
+    name: Option<String>,
+    repository: Option<String>,
+    licence: Option<String>,
+    notes: Option<String>,
+    /// Absent where the model is not on this machine.
+    dir: Option<String>,
+}
+
+/// What is in a model.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    dir: String,
+    family: &'static str,
+    inpainting: bool,
+    scheduler: Option<&'a str>,
+    digest: String,
+    components: Vec<Part>,
+}
+
+/// One network of a model.
+#[derive(Debug, Serialize)]
+struct Part {
+    name: String,
+    class: String,
+    files: usize,
+    tensors: usize,
+    parameters: u64,
+    bytes: BTreeMap<String, u64>,
+}
+
+pub(crate) fn run(command: &ModelsCommand, settings: &Settings) -> Result<()> {
+    match command {
+        ModelsCommand::List { place } => {
+            let models = listed(settings.models_dir(place.models.as_deref())?.as_deref())?;
+            if place.json {
+                return stdout::json(&models);
+            }
+            models.iter().try_for_each(|model| stdout::line(&list_line(model)))
+        }
+        ModelsCommand::Show { model, place } => {
+            let checkpoint =
+                catalogue::find(model, settings.models_dir(place.models.as_deref())?.as_deref())?;
+            let shown = shown(&checkpoint)?;
+            if place.json { stdout::json(&shown) } else { stdout::line(&show_lines(&shown)) }
+        }
+        ModelsCommand::Pull { model, place } => {
+            let dir = pull(model, settings.models_dir(place.models.as_deref())?.as_deref())?;
+            if place.json { stdout::json(&serde_json::json!({ "dir": dir })) } else { stdout::line(&dir) }
+        }
+    }
+}
+
+/// The family's name in the reports, as diffusers names the pipeline's family.
+pub(crate) fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::StableDiffusion => "stable-diffusion",
+        Family::StableDiffusionXl => "stable-diffusion-xl",
+        Family::StableDiffusionXlRefiner => "stable-diffusion-xl-refiner",
+    }
+}
+
+/// The known models, then the other ones of the models folder.
+fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
+    let known = catalogue::manifests()?;
+    let mut others = Vec::new();
+    let folder = models_dir.map(Path::to_owned).or_else(places::models_dir);
+    // A models folder that is not there holds no models.
+    for entry in folder.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().join("model_index.json").is_file() && known.iter().all(|manifest| manifest.id != id) {
+            others.push(Listed {
+                id,
+                name: None,
+                repository: None,
+                licence: None,
+                notes: None,
+                dir: Some(path_text(&entry.path())),
+            });
+        }
+    }
+    others.sort_by(|a, b| a.id.cmp(&b.id));
+    let known = known.into_iter().map(|Manifest { id, name, repository, licence, notes, .. }| Listed {
+        dir: catalogue::locate(&id, models_dir).ok().map(|dir| path_text(&dir)),
+        id,
+        name: Some(name),
+        repository: Some(repository),
+        licence: Some(licence),
+        notes: Some(notes),
+    });
+    Ok(known.chain(others).collect())
+}
+
+fn list_line(model: &Listed) -> String {
+    let name = model.name.as_deref().unwrap_or("your own");
+    let dir = model.dir.as_deref().unwrap_or("not on this machine");
+    format!("{:<16} {name:<36} {dir}", model.id)
+}
+
+fn shown(checkpoint: &Checkpoint) -> Result<Shown<'_>> {
+    let part = |Summary { component, class, files, tensors, parameters, bytes }| Part {
+        name: component,
+        class,
+        files,
+        tensors,
+        parameters,
+        bytes,
+    };
+    Ok(Shown {
+        dir: path_text(checkpoint.dir()),
+        family: family_name(checkpoint.family()),
+        inpainting: checkpoint.is_inpaint(),
+        scheduler: checkpoint.scheduler_config()?.get("_class_name").and_then(|class| class.as_str()),
+        digest: checkpoint.digest()?,
+        components: inspect(checkpoint)?.into_iter().map(part).collect(),
+    })
+}
+
+fn show_lines(shown: &Shown<'_>) -> String {
+    let kind = if shown.inpainting { "inpainting model" } else { "base model" };
+    let mut lines = vec![
+        shown.dir.clone(),
+        format!("family      {}, {kind}", shown.family),
+        format!("scheduler   {}", shown.scheduler.unwrap_or("none")),
+        format!("digest      {}", shown.digest),
+    ];
+    for part in &shown.components {
+        let formats: Vec<&str> = part.bytes.keys().map(String::as_str).collect();
+        lines.push(format!(
+            "{:<16} {:<28} {:>6} tensors {:>14} parameters {:>9.1} MiB {}",
+            part.name,
+            part.class,
+            part.tensors,
+            part.parameters,
+            part.bytes.values().sum::<u64>() as f64 / f64::from(1 << 20),
+            formats.join("+"),
+        ));
+    }
+    lines.join("\n")
+}
+
+#[cfg(feature = "hub")]
+fn pull(model: &str, models_dir: Option<&Path>) -> Result<String> {
+    Ok(path_text(&infill_models::hub::pull(model, models_dir)?))
+}
+
+#[cfg(not(feature = "hub"))]
+fn pull(model: &str, _: Option<&Path>) -> Result<String> {
+    Err(crate::failure::Failure::Refused(format!(
+        "{model} can't be fetched: this infill was built without the feature `hub` and has no network client"
+    )))
+}

@@ -1,0 +1,159 @@
+//! The progress bar on standard error, and the seconds of each stage.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use infill_engine::pipeline::Progress;
+use serde::Serialize;
+
+/// Seconds that each stage took; those of all pictures together.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Seconds {
+    pub(crate) load: f64,
+    pub(crate) encode: f64,
+    pub(crate) denoise: f64,
+    pub(crate) decode: f64,
+    pub(crate) total: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Load,
+    Encode,
+    Denoise,
+    Decode,
+}
+
+/// Follows a run. Draws only on a terminal.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    bar: ProgressBar,
+    stage: Option<Stage>,
+    begun: Instant,
+    stage_begun: Instant,
+    seconds: Seconds,
+}
+
+impl Watch {
+    /// Starts the clock.
+    pub(crate) fn start(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        // A step may take minutes: the clock must be seen to run.
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let now = Instant::now();
+        Self { bar, stage: None, begun: now, stage_begun: now, seconds: Seconds::default() }
+    }
+
+    /// A handle to the bar, for whoever has to clear it.
+    pub(crate) fn bar(&self) -> ProgressBar {
+        self.bar.clone()
+    }
+
+    /// Takes note of a stage that begins.
+    pub(crate) fn see(&mut self, progress: Progress) {
+        match progress {
+            Progress::Loading { component } => {
+                self.enter(Stage::Load);
+                self.say(format!("loading {component}"));
+            }
+            Progress::Encoding => {
+                self.enter(Stage::Encode);
+                self.say("encoding".to_owned());
+            }
+            Progress::Step { sample, samples, step, steps } => {
+                if self.enter(Stage::Denoise) {
+                    self.bar.set_style(steps_style());
+                    self.bar.set_length((samples * steps) as u64);
+                    if sample == 0 && step == 0 {
+                        self.bar.reset_eta();
+                    }
+                }
+                self.bar.set_position((sample * steps + step) as u64);
+                let which = if samples > 1 { format!(" {}/{samples}", sample + 1) } else { String::new() };
+                self.say(format!("painting{which}, step {}/{steps}", step + 1));
+            }
+            Progress::Decoding { sample, samples } => {
+                self.enter(Stage::Decode);
+                let which = if samples > 1 { format!(" {}/{samples}", sample + 1) } else { String::new() };
+                self.say(format!("decoding{which}"));
+            }
+        }
+    }
+
+    /// Shows what is being done: in the bar, and in the log, where there is no terminal.
+    fn say(&self, message: String) {
+        tracing::info!("{message}");
+        self.bar.set_message(message);
+    }
+
+    /// Stops the clock and clears the bar.
+    pub(crate) fn finish(&mut self) -> Seconds {
+        self.close_stage();
+        self.seconds.total = self.stage_begun.duration_since(self.begun).as_secs_f64();
+        self.bar.finish_and_clear();
+        self.seconds
+    }
+
+    /// True where the stage is a new one.
+    fn enter(&mut self, stage: Stage) -> bool {
+        if self.stage == Some(stage) {
+            return false;
+        }
+        self.close_stage();
+        self.stage = Some(stage);
+        if matches!(stage, Stage::Load | Stage::Encode) {
+            self.bar.set_style(waiting_style());
+        }
+        true
+    }
+
+    fn close_stage(&mut self) {
+        let now = Instant::now();
+        let passed = now.duration_since(self.stage_begun).as_secs_f64();
+        self.stage_begun = now;
+        match self.stage.take() {
+            // What comes before the first stage is the checkpoint's opening.
+            None | Some(Stage::Load) => self.seconds.load += passed,
+            Some(Stage::Encode) => self.seconds.encode += passed,
+            Some(Stage::Denoise) => self.seconds.denoise += passed,
+            Some(Stage::Decode) => self.seconds.decode += passed,
+        }
+    }
+}
+
+fn waiting_style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+fn steps_style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {msg} [{bar:30}] {elapsed}, {eta} left")
+        .map(|style| style.progress_chars("=> "))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_belongs_to_one_stage() {
+        let mut watch = Watch::start(true);
+        let pause = || std::thread::sleep(Duration::from_millis(5));
+        for progress in [
+            Progress::Loading { component: "unet" },
+            Progress::Encoding,
+            Progress::Step { sample: 0, samples: 1, step: 0, steps: 2 },
+            Progress::Step { sample: 0, samples: 1, step: 1, steps: 2 },
+            Progress::Decoding { sample: 0, samples: 1 },
+        ] {
+            watch.see(progress);
+            pause();
+        }
+        let seconds = watch.finish();
+        let sum = seconds.load + seconds.encode + seconds.denoise + seconds.decode;
+        assert!((sum - seconds.total).abs() < 1e-6, "{seconds:?}");
+        assert!(seconds.denoise >= 0.01 && seconds.decode >= 0.005, "{seconds:?}");
+    }
+}

@@ -1,0 +1,103 @@
+//! What a run tells: the recipe inside each picture, the JSON object for machines, the notes for people.
+
+use std::path::Path;
+
+use infill_engine::request::InpaintParams;
+use serde::Serialize;
+
+use crate::progress::Seconds;
+
+/// The model that ran, without the path of this machine's copy.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Model {
+    /// The catalogue's id, or the folder's own name.
+    pub(crate) name: String,
+    pub(crate) family: &'static str,
+    pub(crate) digest: String,
+    /// True for a UNet that sees the mask; false where the known region is put back after each step.
+    pub(crate) inpainting: bool,
+}
+
+/// What all pictures of a run have in common, after every default.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Recipe {
+    pub(crate) software: &'static str,
+    pub(crate) model: Model,
+    pub(crate) prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_2: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) negative_prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) negative_prompt_2: Option<String>,
+    pub(crate) scheduler: String,
+    pub(crate) steps: usize,
+    pub(crate) strength: f64,
+    pub(crate) guidance: f64,
+    pub(crate) guidance_rescale: f64,
+    pub(crate) eta: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_skip: Option<usize>,
+    /// Of the picture the networks worked on.
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) crop_padding: Option<u32>,
+    pub(crate) merge: bool,
+    pub(crate) feather: u32,
+    pub(crate) device: String,
+    pub(crate) dtype: String,
+    pub(crate) noise_rule: &'static str,
+}
+
+/// The recipe of one picture, as it stands in its PNG. Nothing in it differs from run to run.
+#[derive(Debug, Serialize)]
+pub(crate) struct PictureRecipe<'a> {
+    pub(crate) seed: u64,
+    #[serde(flatten)]
+    pub(crate) recipe: &'a Recipe,
+}
+
+/// One written picture.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Image {
+    pub(crate) path: String,
+    pub(crate) seed: u64,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) seconds: f64,
+}
+
+/// The JSON object of `--json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) images: Vec<Image>,
+    #[serde(flatten)]
+    pub(crate) recipe: Recipe,
+    pub(crate) seconds: Seconds,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What a user may not have meant.
+pub(crate) fn warnings(params: &InpaintParams, recipe: &Recipe) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !recipe.model.inpainting {
+        warnings.push(format!(
+            "{} is not an inpainting model: the kept part is put back after each step, and edges may show",
+            recipe.model.name
+        ));
+    }
+    let negative = params.negative_prompt.is_some() || params.negative_prompt_2.is_some();
+    if negative && recipe.guidance <= 1.0 {
+        warnings.push(format!(
+            "the negative prompt does nothing at a guidance of {}; above 1 it does",
+            recipe.guidance
+        ));
+    }
+    warnings
+}
+
+/// A path as the reports give it.
+pub(crate) fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,266 @@
+//! What it means: each setting from the first place that gives it: the command line, the environment, the settings
+//! file, the default. Checked here, and refused with the name it has in that place.
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use infill_engine::Error;
+use infill_engine::device::{DTypeChoice, DeviceChoice};
+use serde::Deserialize;
+
+use crate::args::HalfRule;
+use crate::failure::{Failure, Result};
+
+/// The settings file, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct SettingsFile {
+    model: Option<String>,
+    models: Option<String>,
+    device: Option<String>,
+    dtype: Option<String>,
+    noise_rule: Option<String>,
+    store: Option<String>,
+    allow_dir: Option<Vec<String>>,
+}
+
+/// The environment and the settings file, behind the command line.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    file: SettingsFile,
+    /// Where the file is; empty without one.
+    path: PathBuf,
+    env: fn(&str) -> Option<String>,
+}
+
+/// A value and the name of the place that gave it.
+#[derive(Debug, PartialEq)]
+struct Given {
+    name: String,
+    value: String,
+}
+
+impl Settings {
+    /// Reads the settings file: `$INFILL_CONFIG`, which must exist, else the user's own, which need not.
+    pub(crate) fn load() -> Result<Self> {
+        match variable("INFILL_CONFIG").map(PathBuf::from) {
+            Some(path) => Self::read(path, variable),
+            None => match config_folder().map(|folder| folder.join("infill").join("config.toml")) {
+                Some(path) if path.exists() => Self::read(path, variable),
+                _ => Ok(Self { file: SettingsFile::default(), path: PathBuf::new(), env: variable }),
+            },
+        }
+    }
+
+    fn read(path: PathBuf, env: fn(&str) -> Option<String>) -> Result<Self> {
+        let refused = |reason: &dyn fmt::Display| {
+            Failure::Refused(format!("the settings file {} can't be read: {reason}", path.display()))
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| refused(&e))?;
+        // The parser's own display draws the line over several lines of text.
+        let file = toml::from_str(&text).map_err(|e| match e.span() {
+            Some(span) => {
+                let line = text.get(..span.start).unwrap_or_default().lines().count().max(1);
+                refused(&format!("{} (near line {line})", e.message()))
+            }
+            None => refused(&e.message()),
+        })?;
+        Ok(Self { file, path, env })
+    }
+
+    /// Where the networks run.
+    pub(crate) fn device(&self, typed: Option<&str>) -> Result<DeviceChoice> {
+        parsed(self.given("device", typed, self.file.device.as_deref()))
+    }
+
+    /// The networks' number format.
+    pub(crate) fn dtype(&self, typed: Option<&str>) -> Result<DTypeChoice> {
+        parsed(self.given("dtype", typed, self.file.dtype.as_deref()))
+    }
+
+    /// Which torch's noise is drawn in half precision.
+    pub(crate) fn noise_rule(&self, typed: Option<&str>) -> Result<HalfRule> {
+        let Some(Given { name, value }) = self.given("noise-rule", typed, self.file.noise_rule.as_deref())
+        else {
+            return Ok(HalfRule::Torch);
+        };
+        HalfRule::from_str(&value, false)
+            .map_err(|_| Failure::value(&name, format!("\"{value}\""), "torch, torch-2.11"))
+    }
+
+    /// The model to run.
+    pub(crate) fn model(&self, typed: Option<&str>) -> Option<String> {
+        let given = self.given("model", typed, None);
+        given.map(|given| given.value).or_else(|| {
+            let named = self.file.model.as_deref()?;
+            let folder = self.beside_the_file(named);
+            // An id looks like a relative path.
+            Some(if folder.is_dir() { folder.display().to_string() } else { named.to_owned() })
+        })
+    }
+
+    /// The folder in which models are looked up by their id.
+    pub(crate) fn models_dir(&self, typed: Option<&Path>) -> Result<Option<PathBuf>> {
+        let Some((name, path)) = self.path("models", typed, self.file.models.as_deref()) else {
+            return Ok(None);
+        };
+        folder(&name, path).map(Some)
+    }
+
+    /// The folder where the server keeps pictures and jobs; made if it is absent.
+    pub(crate) fn store_dir(&self, typed: Option<&Path>) -> Result<PathBuf> {
+        let given = self.path("store", typed, self.file.store.as_deref()).map(|(_, path)| path);
+        given.or_else(|| data_folder().map(|folder| folder.join("infill"))).ok_or_else(|| {
+            Failure::Refused("no folder for pictures and jobs is known; name one with --store DIR".to_owned())
+        })
+    }
+
+    /// The folders whose files the server may read.
+    pub(crate) fn allow_dirs(&self, typed: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        if !typed.is_empty() {
+            return typed.iter().map(|path| folder("--allow-dir", path.clone())).collect();
+        }
+        let listed = self.file.allow_dir.iter().flatten();
+        listed.map(|path| folder(&self.in_file("allow-dir"), self.beside_the_file(path))).collect()
+    }
+
+    /// The value of the first place that gives one.
+    fn given(&self, key: &str, typed: Option<&str>, filed: Option<&str>) -> Option<Given> {
+        let given = |name: String, value: &str| Given { name, value: value.to_owned() };
+        let variable = variable_name(key);
+        typed
+            .map(|value| given(format!("--{key}"), value))
+            .or_else(|| (self.env)(&variable).map(|value| given(variable, &value)))
+            .or_else(|| filed.map(|value| given(self.in_file(key), value)))
+    }
+
+    /// As [`Self::given`], for paths; those of the file start at the file's folder.
+    fn path(&self, key: &str, typed: Option<&Path>, filed: Option<&str>) -> Option<(String, PathBuf)> {
+        let variable = variable_name(key);
+        typed
+            .map(|path| (format!("--{key}"), path.to_owned()))
+            .or_else(|| (self.env)(&variable).map(|path| (variable, PathBuf::from(path))))
+            .or_else(|| filed.map(|path| (self.in_file(key), self.beside_the_file(path))))
+    }
+
+    fn in_file(&self, key: &str) -> String {
+        format!("{key} in {}", self.path.display())
+    }
+
+    fn beside_the_file(&self, path: &str) -> PathBuf {
+        if let Some(rest) = path.strip_prefix("~/")
+            && let Some(home) = (self.env)("HOME")
+        {
+            return Path::new(&home).join(rest);
+        }
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+}
+
+/// The value as its type, or the type's default.
+fn parsed<T: std::str::FromStr<Err = Error> + Default>(given: Option<Given>) -> Result<T> {
+    let Some(Given { name, value }) = given else { return Ok(T::default()) };
+    value.parse().map_err(|error| match error {
+        Error::Refused { value, allowed, .. } => Failure::value(&name, value, allowed),
+        other => other.into(),
+    })
+}
+
+fn folder(name: &str, path: PathBuf) -> Result<PathBuf> {
+    if path.is_dir() { Ok(path) } else { Err(Failure::value(name, path.display(), "a folder that exists")) }
+}
+
+/// `noise-rule` is `INFILL_NOISE_RULE`.
+fn variable_name(key: &str) -> String {
+    format!("INFILL_{}", key.to_uppercase().replace('-', "_"))
+}
+
+/// An environment variable; an empty one counts as absent.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
+}
+
+fn config_folder() -> Option<PathBuf> {
+    let in_home = || variable("HOME").map(|home| Path::new(&home).join(".config"));
+    variable("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(in_home)
+        .or_else(|| variable("APPDATA").map(PathBuf::from))
+}
+
+fn data_folder() -> Option<PathBuf> {
+    let in_home = || variable("HOME").map(|home| Path::new(&home).join(".local").join("share"));
+    variable("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(in_home)
+        .or_else(|| variable("LOCALAPPDATA").map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn no_env(_: &str) -> Option<String> {
+        None
+    }
+
+    fn env_says_cpu(name: &str) -> Option<String> {
+        (name == "INFILL_DEVICE").then(|| "cpu".to_owned())
+    }
+
+    fn settings(text: &str, env: fn(&str) -> Option<String>) -> Result<(tempfile::TempDir, Settings)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        Settings::read(path, env).map(|settings| (dir, settings))
+    }
+
+    #[test]
+    fn typed_goes_before_the_environment_and_that_before_the_file() {
+        let (_dir, with_env) = settings("device = \"cuda:3\"", env_says_cpu).unwrap();
+        assert_eq!(with_env.device(Some("metal")).unwrap(), DeviceChoice::Metal);
+        assert_eq!(with_env.device(None).unwrap(), DeviceChoice::Cpu);
+        let (_dir, without) = settings("device = \"cuda:3\"", no_env).unwrap();
+        assert_eq!(without.device(None).unwrap(), DeviceChoice::Cuda(3));
+        assert_eq!(without.dtype(None).unwrap(), DTypeChoice::Auto);
+    }
+
+    #[test]
+    fn a_refusal_names_the_place_of_the_value() {
+        let (_dir, settings) = settings("dtype = \"f64\"", no_env).unwrap();
+        let message = settings.dtype(None).unwrap_err().sentence();
+        assert!(
+            message.starts_with("dtype in ") && message.contains("is \"f64\"; allowed: auto, f32"),
+            "{message}"
+        );
+        let message = settings.dtype(Some("f8")).unwrap_err().sentence();
+        assert!(message.starts_with("--dtype is \"f8\""), "{message}");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_refused_by_name() {
+        for (text, name) in [("modle = \"x\"", "modle"), ("\n\ndevice = 3", "line 3"), ("device", "line 1")] {
+            let message = settings(text, no_env).unwrap_err().sentence();
+            assert!(message.contains(name) && message.contains("config.toml"), "{message}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_file_start_at_the_file() {
+        let (dir, settings) =
+            settings("models = \"here\"\nmodel = \"here\"\nallow-dir = [\"none\"]", no_env).unwrap();
+        assert!(settings.models_dir(None).is_err());
+        assert_eq!(settings.model(None).unwrap(), "here");
+        let here = dir.path().join("here");
+        std::fs::create_dir(&here).unwrap();
+        assert_eq!(settings.models_dir(None).unwrap(), Some(here.clone()));
+        assert_eq!(settings.model(None).unwrap(), here.display().to_string());
+        assert!(
+            settings.allow_dirs(&[]).unwrap_err().sentence().contains("none; allowed: a folder that exists")
+        );
+        assert_eq!(settings.allow_dirs(std::slice::from_ref(&here)).unwrap(), [here]);
+    }
+}

@@ -1,0 +1,89 @@
+//! Help, version, completion scripts.
+
+use crate::harness::Place;
+
+#[test]
+fn help_names_every_flag_and_the_exit_codes() {
+    let place = Place::new();
+    let help = place.infill(&["inpaint", "--help"]).succeeded();
+    assert_eq!(help.stderr, "");
+    for flag in [
+        "<IMAGE>",
+        "--mask",
+        "--prompt",
+        "--prompt-2",
+        "--negative",
+        "--negative-2",
+        "--model",
+        "--seed",
+        "--steps",
+        "--strength",
+        "--guidance",
+        "--guidance-rescale",
+        "--scheduler",
+        "--eta",
+        "--clip-skip",
+        "--width",
+        "--height",
+        "--crop-padding",
+        "--samples",
+        "--no-merge",
+        "--feather",
+        "--noise-rule",
+        "--device",
+        "--dtype",
+        "--models",
+        "--out",
+        "--force",
+        "--json",
+        "--quiet",
+        "Exit codes",
+        "130",
+        "INFILL_MODEL",
+        "config.toml",
+    ] {
+        assert!(help.stdout.contains(flag), "{flag} is not in\n{}", help.stdout);
+    }
+}
+
+#[test]
+fn every_command_has_help() {
+    let place = Place::new();
+    for command in ["inpaint", "noise", "serve", "models", "completions"] {
+        let help = place.infill(&[command, "--help"]).succeeded();
+        assert!(help.stdout.contains(&format!("infill {command}")), "{}", help.stdout);
+        assert!(place.infill(&["--help"]).succeeded().stdout.contains(command));
+    }
+}
+
+#[test]
+fn the_version_is_the_crate_s() {
+    let version = Place::new().infill(&["--version"]).succeeded();
+    assert_eq!(version.stdout, concat!("infill ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn no_command_is_a_refusal_with_help() {
+    let run = Place::new().infill(&[]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    assert!(run.stderr.contains("Usage:") && run.stderr.contains("inpaint"), "{}", run.stderr);
+}
+
+#[test]
+fn every_shell_gets_its_script() {
+    let place = Place::new();
+    for (shell, mark) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef infill"),
+        ("fish", "complete -c infill"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let script = place.infill(&["completions", shell]).succeeded().stdout;
+        assert!(
+            script.contains(mark) && script.contains("inpaint") && script.contains("strength"),
+            "{shell}"
+        );
+    }
+    place.infill(&["completions", "cmd"]).refused(2, &["cmd", "bash", "fish"]);
+}

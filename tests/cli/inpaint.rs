@@ -1,0 +1,156 @@
+//! `infill inpaint` on the tiny checkpoints.
+
+use serde_json::Value;
+
+use crate::harness::{Place, Run, fixture, model};
+
+#[test]
+fn every_committed_model_paints() {
+    for name in ["tiny-sd15-base", "tiny-sd15-inpaint", "tiny-sdxl-base", "tiny-sdxl-inpaint"] {
+        let place = Place::new();
+        let (image, mask) = (fixture("images/init.png"), fixture("images/mask.png"));
+        let args = ["inpaint", &image, "--mask", &mask, "--prompt", "a red door", "--negative", "blurry"];
+        let more =
+            ["--model", &model(name), "--steps", "3", "--seed", "3", "--device", "cpu", "--out", "a.png"];
+        let run = place.infill(&[&args[..], &more[..]].concat()).succeeded();
+        assert_eq!(run.stdout, "a.png\n");
+        let (before, after) = (image::open(&image).unwrap().to_rgb8(), place.picture("a.png").to_rgb8());
+        assert_eq!(before.dimensions(), after.dimensions());
+        assert_ne!(before, after, "{name} painted nothing");
+    }
+}
+
+#[test]
+fn the_same_command_gives_the_same_bytes_whatever_the_threads() {
+    let place = Place::new();
+    for (threads, out) in [("1", "a.png"), ("2", "b.png"), ("2", "c.png")] {
+        let mut command = place.inpaint_command();
+        command.args(["--steps", "4", "--out", out]).env("RAYON_NUM_THREADS", threads);
+        Run::of(&command.output().unwrap()).succeeded();
+    }
+    assert_eq!(place.read("a.png"), place.read("b.png"));
+    assert_eq!(place.read("b.png"), place.read("c.png"));
+}
+
+#[test]
+fn samples_are_numbered_and_sample_i_is_the_picture_of_seed_plus_i() {
+    let place = Place::new();
+    let run = place.inpaint(&["--steps", "2", "--samples", "3", "--out", "many.png"]).succeeded();
+    assert_eq!(run.stdout, "many-0.png\nmany-1.png\nmany-2.png\n");
+    assert_eq!(place.names(), ["many-0.png", "many-1.png", "many-2.png"]);
+    assert_ne!(place.picture("many-0.png"), place.picture("many-1.png"));
+
+    let (image, mask, model) =
+        (fixture("images/init.png"), fixture("images/mask.png"), model("tiny-sd15-inpaint"));
+    let args =
+        ["inpaint", &image, "--mask", &mask, "--prompt", "a red door", "--model", &model, "--seed", "8"];
+    let more = ["--device", "cpu", "--width", "64", "--height", "64", "--steps", "2", "--out", "one.png"];
+    place.infill(&[&args[..], &more[..]].concat()).succeeded();
+    assert_eq!(place.read("one.png"), place.read("many-1.png"));
+}
+
+#[test]
+fn the_report_for_machines_is_one_json_object() {
+    let place = Place::new();
+    let run =
+        place.inpaint(&["--steps", "4", "--strength", "0.5", "--samples", "2", "--json", "--out", "a.png"]);
+    let run = run.succeeded();
+    assert_eq!((run.stdout.lines().count(), run.stderr.as_str()), (1, ""));
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["images"][0]["path"], "a-0.png");
+    assert_eq!(report["images"][1]["seed"], 8);
+    assert_eq!((&report["images"][0]["width"], &report["images"][0]["height"]), (&150.into(), &106.into()));
+    assert_eq!((&report["width"], &report["height"]), (&64.into(), &64.into()));
+    assert_eq!(
+        (&report["steps"], &report["strength"], &report["guidance"]),
+        (&4.into(), &0.5.into(), &7.5.into())
+    );
+    assert_eq!((&report["device"], &report["dtype"]), (&"cpu".into(), &"f32".into()));
+    assert_eq!(report["model"]["name"], "tiny-sd15-inpaint");
+    assert_eq!(report["model"]["inpainting"], true);
+    assert!(report["model"]["digest"].as_str().is_some_and(|digest| digest.len() >= 32));
+    assert!(report["scheduler"].as_str().is_some_and(|class| class.ends_with("Scheduler")));
+    let seconds = &report["seconds"];
+    for stage in ["load", "encode", "denoise", "decode", "total"] {
+        assert!(seconds[stage].as_f64().is_some_and(|s| s > 0.0), "{stage}: {seconds}");
+    }
+    assert_eq!(report["warnings"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_random_seed_is_told_and_gives_the_picture_again() {
+    let place = Place::new();
+    let (image, mask, model) =
+        (fixture("images/init.png"), fixture("images/mask.png"), model("tiny-sd15-inpaint"));
+    let common = ["inpaint", &image, "--mask", &mask, "--prompt", "x", "--model", &model, "--device", "cpu"];
+    let small = ["--width", "64", "--height", "64", "--steps", "2", "--out"];
+    let run = place.infill(&[&common[..], &small[..], &["a.png"]].concat()).succeeded();
+    let seed = run.stderr.trim().strip_prefix("note: the seed was ").unwrap().to_owned();
+    place.infill(&[&common[..], &small[..], &["b.png", "--seed", &seed]].concat()).succeeded();
+    assert_eq!(place.read("a.png"), place.read("b.png"));
+    let quiet = place.infill(&[&common[..], &small[..], &["c.png", "--quiet"]].concat()).succeeded();
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn the_recipe_is_in_the_picture() {
+    let place = Place::new();
+    place.inpaint(&["--steps", "2", "--out", "a.png"]).succeeded();
+    let decoder = png::Decoder::new(std::io::Cursor::new(place.read("a.png")));
+    let reader = decoder.read_info().unwrap();
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().map(|chunk| chunk.text.clone());
+    let unicode = info.utf8_text.iter().map(|chunk| chunk.get_text().unwrap());
+    let recipe = latin.chain(unicode).find(|text| text.contains("a red door")).expect("no recipe");
+    let recipe: Value = serde_json::from_str(&recipe).unwrap();
+    assert_eq!((&recipe["seed"], &recipe["steps"]), (&7.into(), &2.into()));
+    assert!(
+        !recipe.to_string().contains(env!("CARGO_MANIFEST_DIR")),
+        "a path of this machine is in {recipe}"
+    );
+}
+
+#[test]
+fn every_scheduler_of_the_schema_paints() {
+    let place = Place::new();
+    for class in SCHEDULERS {
+        place.inpaint(&["--scheduler", class, "--steps", "5", "--out", &format!("{class}.png")]).succeeded();
+    }
+    assert_eq!(place.names().len(), SCHEDULERS.len());
+}
+
+const SCHEDULERS: [&str; 15] = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+];
+
+#[test]
+fn an_earlier_result_is_replaced_and_an_input_only_by_force() {
+    let place = Place::new();
+    place.write("a.png", "an earlier result");
+    place.inpaint(&["--steps", "2", "--out", "a.png"]).succeeded();
+    assert_eq!(place.picture("a.png").width(), 150);
+
+    std::fs::copy(fixture("images/init.png"), place.path("in.png")).unwrap();
+    let (mask, model) = (fixture("images/mask.png"), model("tiny-sd15-inpaint"));
+    let args = ["inpaint", "in.png", "--mask", &mask, "--prompt", "x", "--model", &model, "--steps", "2"];
+    let small = ["--device", "cpu", "--width", "64", "--height", "64", "--out", "./in.png"];
+    let before = place.read("in.png");
+    place.infill(&[&args[..], &small[..]].concat()).refused(2, &["--out", "in.png", "--force"]);
+    assert_eq!(place.read("in.png"), before);
+    place.infill(&[&args[..], &small[..], &["--force"]].concat()).succeeded();
+    assert_ne!(place.read("in.png"), before);
+}

@@ -1,0 +1,58 @@
+//! Ctrl-C: exit code 130, and nothing half written.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::Place;
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn between_steps_it_stops_and_leaves_nothing() {
+    let place = Place::new();
+    let mut command = place.inpaint_command();
+    // Far more work than the test waits for. The log tells when it has begun.
+    command.args(["--steps", "150", "--samples", "128", "--json", "--out", "a.png"]);
+    command.env("INFILL_LOG", "infill=info").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("step 2/") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended by itself");
+    }
+    let asked = Instant::now();
+    interrupt(&child);
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    assert!(rest.ends_with("error: cancelled\n"), "{rest}");
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn what_was_finished_before_stays_whole() {
+    let place = Place::new();
+    let mut command = place.inpaint_command();
+    command.args(["--steps", "2", "--samples", "128", "--out", "a.png"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut finished = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    finished.read_line(&mut line).unwrap();
+    assert_eq!(line, "a-0.png\n");
+    interrupt(&child);
+    finished.read_to_string(&mut String::new()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let names = place.names();
+    assert!(!names.is_empty() && names.len() < 128, "{names:?}");
+    for name in names {
+        assert_eq!(place.picture(&name).width(), 150, "{name}");
+    }
+}

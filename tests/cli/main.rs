@@ -1,0 +1,12 @@
+//! Drives the real executable, each test in a fresh folder of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod harness;
+mod help;
+mod inpaint;
+mod interrupt;
+mod models;
+mod modes;
+mod noise;
+mod refusals;
+mod settings;

@@ -1,0 +1,55 @@
+//! `infill models`.
+
+use serde_json::Value;
+
+use crate::harness::{Place, fixture, model};
+
+#[test]
+fn the_known_models_and_those_of_the_folder_are_listed() {
+    let place = Place::new();
+    let models = fixture("models");
+    let list = place.infill(&["models", "list", "--models", &models]).succeeded().stdout;
+    for id in ["sdxl-inpainting", "sd15-inpainting", "tiny-sdxl-inpaint", "tiny-sd15-inpaint"] {
+        assert!(list.lines().any(|line| line.starts_with(&format!("{id} "))), "{id} is not in\n{list}");
+    }
+    let json = place.infill(&["models", "list", "--models", &models, "--json"]).succeeded().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let find = |id: &str| json.as_array().unwrap().iter().find(|model| model["id"] == id).unwrap();
+    assert!(find("sdxl-inpainting")["dir"].is_null());
+    assert!(find("tiny-sd15-inpaint")["dir"].as_str().unwrap().ends_with("tiny-sd15-inpaint"));
+}
+
+#[test]
+fn what_is_in_a_model_is_shown() {
+    let place = Place::new();
+    let shown = place.infill(&["models", "show", &model("tiny-sdxl-inpaint")]).succeeded().stdout;
+    for part in
+        ["stable-diffusion-xl", "inpainting model", "UNet2DConditionModel", "text_encoder_2", "Scheduler"]
+    {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+    let args = ["models", "show", "tiny-sd15-base", "--models", &fixture("models"), "--json"];
+    let shown: Value = serde_json::from_str(&place.infill(&args).succeeded().stdout).unwrap();
+    assert_eq!((&shown["family"], &shown["inpainting"]), (&"stable-diffusion".into(), &false.into()));
+    let components = shown["components"].as_array().unwrap();
+    let unet = components.iter().find(|part| part["name"] == "unet").unwrap();
+    assert!(
+        unet["parameters"].as_u64().unwrap() > 1000 && unet["bytes"]["F16"].as_u64().unwrap() > 1000,
+        "{unet}"
+    );
+}
+
+#[test]
+fn unknown_models_are_refused() {
+    let place = Place::new();
+    place.infill(&["models", "show", "sdxl"]).refused(2, &["sdxl", "sdxl-inpainting", "sd15"]);
+    place.infill(&["models", "show", "sd15"]).refused(2, &["sd15", "infill models pull sd15"]);
+    place.infill(&["models", "list", "--models", "none"]).refused(2, &["--models is none", "folder"]);
+}
+
+#[test]
+fn without_the_hub_nothing_is_fetched() {
+    if !cfg!(feature = "hub") {
+        Place::new().infill(&["models", "pull", "sd15"]).refused(2, &["sd15", "hub", "network"]);
+    }
+}
