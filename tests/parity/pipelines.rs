@@ -31,7 +31,6 @@ pub fn run(folders: &Folders, pipeline: &Pipeline, case: &Case) -> infill_engine
         pictures.push(Tensor::from_vec(rgb.into_raw(), shape, &Device::Cpu)?);
         Ok(())
     })?;
-    drop(observer);
     if case.error.is_none() {
         report.check(case, "out/image_u8", &Tensor::stack(&pictures, 0)?, pipeline.dtype());
     }
