@@ -142,7 +142,13 @@ impl Case {
             side(0).zip(side(1))
         };
         let image = Picture::decode(&folders.image(&text("image").unwrap()), &Limits::default()).unwrap();
-        let mask = Mask::decode(&folders.image(&text("mask_image").unwrap()), &Limits::default()).unwrap();
+        let mut mask =
+            Mask::decode(&folders.image(&text("mask_image").unwrap()), &Limits::default()).unwrap();
+        if mask.size() != image.size() {
+            // diffusers resizes picture and mask each by itself; infill wants one size. Such a case's picture has the
+            // work size already, so that this is the only resizing of its mask.
+            mask = Mask::from_luma8(mask.to_size(image.size()));
+        }
 
         let mut params = InpaintParams::new(image, mask, text("prompt").unwrap());
         params.prompt_2 = text("prompt_2");
@@ -188,7 +194,7 @@ impl Case {
         }
         let own = checkpoint.scheduler_config().unwrap();
         let used = self.meta["scheduler_config"].as_object().unwrap();
-        let defaults = used["_use_default_values"].as_array().unwrap();
+        let defaults = used.get("_use_default_values").and_then(Value::as_array).cloned().unwrap_or_default();
         let overrides = used
             .iter()
             .filter(|(key, value)| {
