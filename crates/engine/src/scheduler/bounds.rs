@@ -76,3 +76,17 @@ fn quantile(mut values: Vec<f32>, q: f32) -> f32 {
     let weight = rank - rank.floor();
     if weight < 0.5 { below + weight * (above - below) } else { above - (above - below) * (1.0 - weight) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against `torch.quantile`.
+    #[test]
+    fn quantiles_are_torchs() {
+        for (q, expected) in [(0.0, 0.5), (0.8, 3.8), (0.995, 6.92), (1.0, 7.0)] {
+            let got = quantile(vec![3.0, 1.0, 0.5, 2.0, 7.0], q);
+            assert!((got - expected).abs() < 1e-6, "q = {q}: {got} against {expected}");
+        }
+    }
+}

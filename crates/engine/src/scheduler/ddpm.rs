@@ -121,3 +121,35 @@ impl Sampler for Ddpm {
         Ok((mean + noise)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candle_core::Device;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A step from timestep 500 of 750, 500, 250, 0, with the noise 0.5 and -1.25.
+    fn step(variance_type: &str, output: &[f32]) -> Result<Vec<f32>> {
+        let config = json!({
+            "_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "clip_sample": false, "variance_type": variance_type,
+        });
+        let mut ddpm = Ddpm::new(&SchedulerConfig::from_json(&config)?, 4)?;
+        let tensor = |values: &[f32]| Tensor::from_slice(values, (1, values.len() / 2, 1, 2), &Device::Cpu);
+        let mut draw = |_: &[usize]| Ok(tensor(&[0.5, -1.25])?);
+        let prev = ddpm.step(1, &tensor(output)?, &tensor(&[1.0, -2.0])?, &mut draw)?;
+        Ok(prev.flatten_all()?.to_vec1()?)
+    }
+
+    /// Against diffusers, on an output with a learned variance in its second channel.
+    #[test]
+    fn learned_variances_are_read_off_the_output() {
+        let near = |got: Vec<f32>, want: [f32; 2]| got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(near(step("learned", &[0.3, -0.7, 0.04, 0.09]).unwrap(), [1.336_680_9, -2.740_082_5]));
+        assert!(near(step("learned_range", &[0.3, -0.7, -0.5, 0.75]).unwrap(), [1.521_511_6, -3.278_492_5]));
+        let message = step("learned", &[0.3, -0.7]).unwrap_err().to_string();
+        assert!(message.starts_with("variance_type is learned; allowed: a fixed one"), "{message}");
+    }
+}

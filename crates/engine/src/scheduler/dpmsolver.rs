@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::arith::{exp, weighted};
 use super::bounds::Bounds;
-use super::lambdas::Level;
+use super::lambdas::{End, Level};
 use super::prediction::{Prediction, noise_beside};
 use super::{SchedulerConfig, SchedulerKind};
 use crate::Result;
@@ -38,17 +38,17 @@ impl Algorithm {
         }
         // A learned variance would be channels to leave out; diffusers then keeps three, which no latents have.
         config.only("variance_type", Value::Null)?;
-        let algorithm = config.choice("algorithm_type", &choices)?;
-        if !algorithm.predicts_x0() {
-            // Towards no noise at all, the step in ε has no limit.
-            config.only("final_sigmas_type", "sigma_min")?;
-        }
-        Ok(algorithm)
+        config.choice("algorithm_type", &choices)
     }
 
     /// The highest order that there is a formula for.
     pub(super) fn highest_order(self) -> usize {
         if self == Algorithm::SdeDpmSolver { 2 } else { 3 }
+    }
+
+    /// Refuses the end that a step in ε can't reach.
+    pub(super) fn check_end(self, end: End) -> Result<()> {
+        if self.predicts_x0() { Ok(()) } else { end.refuse_zero("an algorithm_type without \"++\"") }
     }
 
     fn predicts_x0(self) -> bool {

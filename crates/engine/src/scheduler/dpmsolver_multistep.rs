@@ -38,6 +38,7 @@ impl DpmSolverMultistep {
         let timesteps = solver_timesteps(config, count, steps)?;
         let lambdas = Lambdas::new(config, &alphas_cumprod, timesteps, steps, end)?;
         let algorithm = Algorithm::read(config)?;
+        algorithm.check_end(end)?;
         let lower_order_final = config.flag("lower_order_final")? && lambdas.timesteps().len() < 15;
         Ok(Self {
             prediction: Prediction::read(config)?,

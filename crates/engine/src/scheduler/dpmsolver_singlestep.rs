@@ -37,6 +37,7 @@ impl DpmSolverSinglestep {
         let end = End::read(config, End::Training)?;
         let timesteps = solver_linspace(count, steps);
         let algorithm = Algorithm::read(config)?;
+        algorithm.check_end(end)?;
         if algorithm == Algorithm::DpmSolver {
             // diffusers looks up the threshold's α by a timestep that it no longer has, and fails.
             config.only("thresholding", false)?;
@@ -123,4 +124,20 @@ fn orders(steps: usize, order: usize, lower_order_final: bool, to_zero: bool) ->
         *last = 1;
     }
     orders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against `get_order_list`.
+    #[test]
+    fn orders_come_in_groups() {
+        assert_eq!(orders(4, 2, false, false), [1, 2, 1, 2]);
+        assert_eq!(orders(4, 2, true, false), [1, 2, 1, 1]);
+        assert_eq!(orders(5, 2, true, true), [1, 2, 1, 2, 1]);
+        assert_eq!(orders(6, 3, true, false), [1, 2, 3, 1, 2, 1]);
+        assert_eq!(orders(5, 3, true, false), [1, 2, 3, 1, 2]);
+        assert_eq!(orders(5, 3, true, true), [1, 2, 3, 1, 1]);
+    }
 }

@@ -6,7 +6,7 @@ use super::arith::{ln, weighted};
 use super::schedule::linspace;
 use super::sigmas::{SigmaSpacing, interpolate, log_sigmas, sigma_to_t, training_sigmas};
 use super::{SchedulerConfig, SchedulerKind};
-use crate::Result;
+use crate::{Error, Result};
 
 /// One noise level: `x = α·x₀ + σ·ε` with α² + σ² = 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +41,19 @@ impl End {
     /// From `final_sigmas_type`; `lowest` is what "sigma_min" means to this class.
     pub(super) fn read(config: &SchedulerConfig, lowest: Self) -> Result<Self> {
         config.choice("final_sigmas_type", &[("zero", Self::Zero), ("sigma_min", lowest)])
+    }
+
+    /// Refuses to end without noise, for solvers `whose` formulas have no limit there: diffusers refuses it too, or
+    /// gives no numbers.
+    pub(super) fn refuse_zero(self, whose: &str) -> Result<()> {
+        if self != End::Zero {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            field: "final_sigmas_type",
+            value: "\"zero\"".into(),
+            allowed: format!("\"sigma_min\" with {whose}"),
+        })
     }
 }
 
@@ -114,7 +127,14 @@ impl Lambdas {
 pub(super) fn timesteps_above_lambda_min(config: &SchedulerConfig, alphas_cumprod: &[f32]) -> Result<usize> {
     let lowest = config.number("lambda_min_clipped")? as f32;
     let lambda = |alpha: f32| ln(alpha.sqrt()) - ln((1.0 - alpha).sqrt());
-    Ok(alphas_cumprod.iter().filter(|&&alpha| lambda(alpha) >= lowest).count())
+    match alphas_cumprod.iter().filter(|&&alpha| lambda(alpha) >= lowest).count() {
+        0 => Err(Error::Refused {
+            field: "lambda_min_clipped",
+            value: lowest.to_string(),
+            allowed: "low enough that timesteps are left".into(),
+        }),
+        count => Ok(count),
+    }
 }
 
 /// The σ of a run that don't follow its timesteps, if the configuration asks for such.

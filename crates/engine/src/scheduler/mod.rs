@@ -134,6 +134,13 @@ impl Scheduler {
                 allowed: "1 and above".into(),
             });
         }
+        if !(0.0..=1.0).contains(&options.eta) {
+            return Err(Error::Refused {
+                field: "eta",
+                value: options.eta.to_string(),
+                allowed: "0 to 1".into(),
+            });
+        }
         let sampler: Box<dyn Sampler> = match config.kind() {
             SchedulerKind::Ddim => Box::new(Ddim::new(config, steps, options.eta)?),
             SchedulerKind::Ddpm => Box::new(Ddpm::new(config, steps)?),

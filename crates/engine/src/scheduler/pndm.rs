@@ -29,7 +29,7 @@ pub(super) struct Pndm {
     stride: i64,
     /// The steps taken so far.
     counter: usize,
-    /// The last outputs, newest last, at most [`ORDER`].
+    /// The outputs at the last whole steps.
     ets: History,
     /// The weighted sum of a Runge-Kutta step's outputs so far.
     sum: Option<Tensor>,

@@ -7,7 +7,7 @@ use super::arith::weighted;
 use super::prediction::Prediction;
 use super::timesteps::distilled_timesteps;
 use super::{Draw, Sampler, SchedulerConfig};
-use crate::{Error, Result};
+use crate::Result;
 
 /// `TCDScheduler`: strategic stochastic sampling, which goes down to an earlier timestep s and noises back up.
 #[derive(Debug, Clone)]
@@ -22,9 +22,6 @@ pub(super) struct Tcd {
 impl Tcd {
     /// Plans `steps` steps with γ = `eta`. Clipping and thresholding are keys of the class, but no step uses them.
     pub(super) fn new(config: &SchedulerConfig, steps: usize, eta: f64) -> Result<Self> {
-        if !(0.0..=1.0).contains(&eta) {
-            return Err(Error::Refused { field: "eta", value: eta.to_string(), allowed: "0 to 1".into() });
-        }
         Ok(Self {
             alphas: AlphasCumprod::read(config)?,
             prediction: Prediction::read(config)?,

@@ -14,6 +14,9 @@ use super::timesteps::solver_timesteps;
 use super::{Draw, Sampler, SchedulerConfig};
 use crate::Result;
 
+/// diffusers sets no limit to `solver_order`; but above this the system of [`weights`] is singular in float32.
+const HIGHEST_ORDER: usize = 6;
+
 /// B(h) of the paper (`solver_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Basis {
@@ -60,15 +63,13 @@ impl UniPcMultistep {
             basis: config.choice("solver_type", &bases)?,
             lower_order_final: config.flag("lower_order_final")?,
             disable_corrector: config.optional_numbers("disable_corrector")?.unwrap_or_default(),
-            history: History::read(config, 9)?,
+            history: History::read(config, HIGHEST_ORDER)?,
             last: None,
         };
-        // Where the noise ends h is infinite, and diffusers' formulas give no number, but for one case.
-        let finite = this.predict_x0
-            && this.basis == Basis::Bh2
-            && (this.lower_order_final || this.history.order() == 1);
-        if end == End::Zero && !finite {
-            config.only("final_sigmas_type", "sigma_min")?;
+        if !this.predict_x0 || this.basis == Basis::Bh1 {
+            end.refuse_zero("predict_x0 false or solver_type \"bh1\"")?;
+        } else if !this.lower_order_final && this.history.order() > 1 {
+            end.refuse_zero("lower_order_final false")?;
         }
         Ok(this)
     }
@@ -197,4 +198,15 @@ fn solve(mut rows: Vec<Vec<f32>>) -> Vec<f32> {
         solution[i] = (rows[i][n] - known) / rows[i][i];
     }
     solution
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systems_are_solved_with_pivoting() {
+        let solution = solve(vec![vec![0.0, 2.0, 4.0], vec![3.0, 1.0, 8.0]]);
+        assert_eq!(solution, [2.0, 2.0]);
+    }
 }
