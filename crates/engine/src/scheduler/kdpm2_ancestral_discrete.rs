@@ -36,7 +36,7 @@ impl Kdpm2AncestralDiscrete {
             let (from, to) = (ln(pair[0]), ln(Ancestral::between(pair[0], pair[1]).down));
             exp(to - (to - from) * 0.5)
         };
-        let mut midpoints: Vec<f32> = sigmas.windows(2).take(steps - 1).map(midpoint).collect();
+        let mut midpoints: Vec<f32> = sigmas.windows(2).take(levels.sigmas.len() - 1).map(midpoint).collect();
         let between: Vec<f64> =
             midpoints.iter().map(|&sigma| midpoint_to_t(sigma, &levels.log_sigmas)).collect();
         midpoints.push(0.0);

@@ -36,8 +36,10 @@ impl Kdpm2Discrete {
             exp(before - (before - after) * 0.5)
         };
         let midpoints: Vec<f32> = std::iter::once(f32::NAN).chain(sigmas.windows(2).map(midpoint)).collect();
-        let between: Vec<f64> =
-            midpoints[1..steps].iter().map(|&sigma| midpoint_to_t(sigma, &levels.log_sigmas)).collect();
+        let between: Vec<f64> = midpoints[1..levels.sigmas.len()]
+            .iter()
+            .map(|&sigma| midpoint_to_t(sigma, &levels.log_sigmas))
+            .collect();
         Ok(Self {
             prediction,
             timesteps: interleaved(&levels.rounded_timesteps(config)?, &between),
