@@ -188,7 +188,9 @@ fn only_the_server_knows_protocols_and_futures() {
 fn only_the_command_line_writes_to_stdout() {
     let others = |f: &File| !f.path.starts_with("crates/cli/") && !f.path.ends_with("build.rs");
     let words = ["println!", "print!(", "stdout()", "dbg!("];
-    let found = lines_with(|f| others(f) && f.path != "crates/mcp/src/stdio.rs", &words);
+    let mut found = lines_with(others, &words);
+    // The one place where the server is handed the wire.
+    found.retain(|line| !(line.starts_with("crates/mcp/src/lib.rs") && line.contains("tokio::io::stdout()")));
     assert_none("stdout is the wire of the server: only crates/cli writes there", &found);
 }
 
@@ -200,14 +202,16 @@ fn unsafe_code_stands_in_the_kernels_and_in_one_file() {
     let mut bare = Vec::new();
     for file in product() {
         let lines: Vec<&str> = file.text.lines().collect();
-        for (number, line) in file.product_lines() {
-            let explained = || lines[number.saturating_sub(8)..number].iter().any(|l| l.contains("SAFETY:"));
-            if words.iter().any(|word| line.contains(word)) && !line.contains("allow(") && !explained() {
+        for (number, line) in file.product_lines().filter(|(_, l)| words.iter().any(|word| l.contains(word)))
+        {
+            // A function states what its caller owes, a block why it is kept.
+            let promise = if line.contains("unsafe fn") { "# Safety" } else { "SAFETY:" };
+            if !lines[number.saturating_sub(9)..number].iter().any(|l| l.contains(promise)) {
                 bare.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    assert_none("each unsafe block has a SAFETY: comment", &bare);
+    assert_none("each unsafe block has a SAFETY: comment, each unsafe function a Safety section", &bare);
 }
 
 #[test]

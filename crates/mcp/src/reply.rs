@@ -135,7 +135,8 @@ mod tests {
         (0..count)
             .map(|index| Made {
                 id: AssetId::of(&index.to_le_bytes()),
-                path: format!("/home/user/.local/share/infill/blobs/{index:02}/{index:064}.png").into(),
+                path: format!("/var/lib/a-folder-of-some-length/infill/blobs/{index:02}/{index:064}.png")
+                    .into(),
                 bytes: 1 << 22,
                 width: 1024,
                 height: 768,
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(lines[2], "Note: x has no effect.");
         let link = serde_json::to_value(&result.content[3]).unwrap();
         assert_eq!(link["annotations"]["audience"], json!(["user"]));
-        assert!(link["uri"].as_str().unwrap().starts_with("file:///home/"));
+        assert!(link["uri"].as_str().unwrap().starts_with("file:///var/lib/"));
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl UNet2DConditionModel {
         self.forward_tapped(sample, timestep, encoder_hidden_states, added, &mut |_, _| {})
     }
 
-    /// [`Self::forward`], reporting each layer's output to `tap` by its diffusers module name.
+    /// [`Self::forward`], (B, in_channels, h, w) to (B, out_channels, h, w), reporting each layer's output to `tap` by
+    /// its diffusers module name.
     ///
     /// # Errors
     ///
