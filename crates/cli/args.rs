@@ -208,13 +208,17 @@ pub(crate) enum ModelsCommand {
         #[command(flatten)]
         place: ModelsPlace,
     },
-    /// Fetch a model from the hub (in builds with the feature `hub`).
+    /// Fetch a model into the hub's cache (in builds with the feature `hub`).
     Pull {
         /// An id of `infill models list`
         #[arg(value_name = "ID")]
         model: String,
-        #[command(flatten)]
-        place: ModelsPlace,
+        /// Fetch the weights in half precision where there are such: half the bytes
+        #[arg(long)]
+        fp16: bool,
+        /// Print one JSON value
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Watch {
     begun: Instant,
     stage_begun: Instant,
     seconds: Seconds,
+    /// Steps of one picture.
+    steps: usize,
 }
 
 impl Watch {
@@ -42,7 +44,7 @@ impl Watch {
         // A step may take minutes: the clock must be seen to run.
         bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
-        Self { bar, stage: None, begun: now, stage_begun: now, seconds: Seconds::default() }
+        Self { bar, stage: None, begun: now, stage_begun: now, seconds: Seconds::default(), steps: 0 }
     }
 
     /// A handle to the bar, for whoever has to clear it.
@@ -62,21 +64,25 @@ impl Watch {
                 self.say("encoding".to_owned());
             }
             Progress::Step { sample, samples, step, steps } => {
+                self.say(format!("painting{}, step {}/{steps}", which(sample, samples), step + 1));
                 if self.enter(Stage::Denoise) {
-                    self.bar.set_style(steps_style());
+                    self.steps = steps;
                     self.bar.set_length((samples * steps) as u64);
                     if sample == 0 && step == 0 {
+                        // What came before tells nothing of the steps' pace, and neither does no step at all.
                         self.bar.reset_eta();
+                        self.bar.set_style(steps_style("{elapsed}"));
                     }
                 }
+                if sample * steps + step == 1 {
+                    self.bar.set_style(steps_style("{elapsed}, {eta} left"));
+                }
                 self.bar.set_position((sample * steps + step) as u64);
-                let which = if samples > 1 { format!(" {}/{samples}", sample + 1) } else { String::new() };
-                self.say(format!("painting{which}, step {}/{steps}", step + 1));
             }
             Progress::Decoding { sample, samples } => {
                 self.enter(Stage::Decode);
-                let which = if samples > 1 { format!(" {}/{samples}", sample + 1) } else { String::new() };
-                self.say(format!("decoding{which}"));
+                self.say(format!("decoding{}", which(sample, samples)));
+                self.bar.set_position(((sample + 1) * self.steps) as u64);
             }
         }
     }
@@ -122,15 +128,30 @@ impl Watch {
     }
 }
 
+/// The bar of a download.
+#[cfg(feature = "hub")]
+pub(crate) fn bytes_bar() -> ProgressBar {
+    let template = "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes}, {eta} left";
+    let style = ProgressStyle::with_template(template).map(|style| style.progress_chars("=> "));
+    ProgressBar::new(0)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message("fetching")
+}
+
 fn waiting_style() -> ProgressStyle {
     ProgressStyle::with_template("{spinner} {msg} {elapsed}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-fn steps_style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg} [{bar:30}] {elapsed}, {eta} left")
+fn steps_style(times: &str) -> ProgressStyle {
+    ProgressStyle::with_template(&format!("{{spinner}} {{msg}} [{{bar:30}}] {times}"))
         .map(|style| style.progress_chars("=> "))
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Which picture, where there are several.
+fn which(sample: usize, samples: usize) -> String {
+    if samples > 1 { format!(" {}/{samples}", sample + 1) } else { String::new() }
 }
 
 #[cfg(test)]

@@ -47,3 +47,18 @@ fn the_environment_can_name_the_model() {
     device_refusal(&place, &env, &["--steps", "2", "--width", "64", "--height", "64"]).succeeded();
     assert_eq!(place.names(), ["a.png"]);
 }
+
+#[test]
+fn the_server_s_folders_are_checked() {
+    let place = Place::new();
+    place.infill(&["serve", "--allow-dir", "none"]).refused(2, &["--allow-dir is none", "folder"]);
+    place.infill(&["serve", "--models", "none"]).refused(2, &["--models is none", "folder"]);
+    place.infill(&["serve", "--device", "tpu"]).refused(2, &["--device is \"tpu\"", "cuda:N"]);
+}
+
+#[test]
+fn a_server_without_a_client_ends_in_silence() {
+    let place = Place::new();
+    let run = place.infill(&["serve", "--store", "kept", "--device", "cpu"]).succeeded();
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", ""));
+}

@@ -62,9 +62,9 @@ pub(crate) fn run(command: &ModelsCommand, settings: &Settings) -> Result<()> {
             let shown = shown(&checkpoint)?;
             if place.json { stdout::json(&shown) } else { stdout::line(&show_lines(&shown)) }
         }
-        ModelsCommand::Pull { model, place } => {
-            let dir = pull(model, settings.models_dir(place.models.as_deref())?.as_deref())?;
-            if place.json { stdout::json(&serde_json::json!({ "dir": dir })) } else { stdout::line(&dir) }
+        ModelsCommand::Pull { model, fp16, json } => {
+            let dir = pull(model, *fp16)?;
+            if *json { stdout::json(&serde_json::json!({ "dir": dir })) } else { stdout::line(&dir) }
         }
     }
 }
@@ -157,13 +157,28 @@ fn show_lines(shown: &Shown<'_>) -> String {
     lines.join("\n")
 }
 
+/// Fetches a known model into the hub's cache; its folder.
 #[cfg(feature = "hub")]
-fn pull(model: &str, models_dir: Option<&Path>) -> Result<String> {
-    Ok(path_text(&infill_models::hub::pull(model, models_dir)?))
+fn pull(model: &str, fp16: bool) -> Result<String> {
+    use infill_models::Variant;
+    use infill_models::hub::{self, PullProgress};
+
+    let variant = if fp16 { Variant::Fp16 } else { Variant::Default };
+    let bar = crate::progress::bytes_bar();
+    let told = bar.clone();
+    let folder = hub::pull(model, variant, move |progress| match progress {
+        PullProgress::Downloading { done, total } => {
+            told.set_length(total);
+            told.set_position(done);
+        }
+        PullProgress::Verifying { file } => told.set_message(format!("verifying {file}")),
+    });
+    bar.finish_and_clear();
+    Ok(path_text(&folder?))
 }
 
 #[cfg(not(feature = "hub"))]
-fn pull(model: &str, _: Option<&Path>) -> Result<String> {
+fn pull(model: &str, _: bool) -> Result<String> {
     Err(crate::failure::Failure::Refused(format!(
         "{model} can't be fetched: this infill was built without the feature `hub` and has no network client"
     )))
