@@ -114,7 +114,7 @@ pub(crate) fn job_value(job: &Job) -> Value {
 fn line(index: usize, samples: usize, one: &Made) -> String {
     let Made { id, path, width, height, seed, seconds, .. } = one;
     let number = if samples == 1 { "Picture".into() } else { format!("Picture {} of {samples}", index + 1) };
-    format!("{number}: {id}, {}, {width}x{height} pixels, seed {seed}, {seconds:.1} s.", path.display())
+    format!("{number}: {id}, {}, {width}x{height} pixels, seed {seed}, {seconds:.2} s.", path.display())
 }
 
 fn link(one: &Made) -> ContentBlock {
@@ -141,7 +141,7 @@ mod tests {
                 width: 1024,
                 height: 768,
                 seed: u64::MAX - index as u64,
-                seconds: 12.345,
+                seconds: 12.351,
                 preview: Some(vec![0xff; preview.min(preview_budget(index, count))])
                     .filter(|p| !p.is_empty()),
             })
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(lines.len(), 3, "{text}");
         assert!(
             lines[1].starts_with("Picture 2 of 2: asset_")
-                && lines[1].contains("seed 18446744073709551614, 12.3 s")
+                && lines[1].contains("seed 18446744073709551614, 12.35 s")
         );
         assert_eq!(lines[2], "Note: x has no effect.");
         let link = serde_json::to_value(&result.content[3]).unwrap();

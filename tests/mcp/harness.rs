@@ -1,0 +1,167 @@
+//! The executable as a host runs it: one child process, JSON lines in both directions.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Long enough for any answer on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The tool.
+pub(crate) const TOOL: &str = "post-inpaint-inferences";
+
+/// A file of `tests/fixtures`.
+pub(crate) fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}
+
+/// The `file://` URL of a fixture.
+pub(crate) fn url(path: &str) -> String {
+    format!("file://{}", fixture(path).display())
+}
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<Vec<u8>>,
+    next_id: u64,
+    /// The notifications that came so far.
+    pub(crate) notifications: Vec<Value>,
+}
+
+impl Server {
+    /// Starts the server over this store and shakes hands.
+    pub(crate) fn start(store: &Path) -> Self {
+        let mut server = Self::start_silent(store);
+        let client = json!({"name": "test", "version": "1"});
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+        let answer = server.request("initialize", &params);
+        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
+        server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        server
+    }
+
+    /// Starts the server and says nothing.
+    pub(crate) fn start_silent(store: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_infill"))
+            .arg("serve")
+            .args(["--device", "cpu"])
+            .arg("--store")
+            .arg(store)
+            .arg("--allow-dir")
+            .arg(fixture("images"))
+            .arg("--models")
+            .arg(fixture("models"))
+            // None of the caller's settings.
+            .env_remove("INFILL_CONFIG")
+            .env("XDG_CONFIG_HOME", store)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in output.split(b'\n') {
+                if sender.send(line.unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        Self { child, input, lines, next_id: 1, notifications: Vec::new() }
+    }
+
+    /// Sends a line as it is.
+    pub(crate) fn send_line(&mut self, line: &[u8]) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(line).unwrap();
+        input.write_all(b"\n").unwrap();
+        input.flush().unwrap();
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        self.send_line(message.to_string().as_bytes());
+    }
+
+    /// The next message, which must be one: whatever else is on stdout is a failure.
+    pub(crate) fn receive(&mut self) -> Value {
+        let line = self.lines.recv_timeout(PATIENCE).expect("the server says nothing");
+        let message: Value = serde_json::from_slice(&line).expect("a line on stdout is no JSON");
+        assert_eq!(message["jsonrpc"], "2.0", "{message}");
+        message
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub(crate) fn begin(&mut self, method: &str, params: &Value) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        id
+    }
+
+    /// The answer to a request; notifications before it are kept.
+    pub(crate) fn answer(&mut self, id: u64) -> Value {
+        loop {
+            let message = self.receive();
+            if message["id"] == id {
+                return message;
+            }
+            assert!(message.get("method").is_some(), "an answer to no request: {message}");
+            self.notifications.push(message);
+        }
+    }
+
+    pub(crate) fn request(&mut self, method: &str, params: &Value) -> Value {
+        let id = self.begin(method, params);
+        self.answer(id)
+    }
+
+    /// Calls the tool; the result, failed or not.
+    pub(crate) fn call(&mut self, arguments: &Value) -> Value {
+        let answer = self.request("tools/call", &json!({"name": TOOL, "arguments": arguments}));
+        assert!(answer.get("result").is_some(), "{answer}");
+        answer["result"].clone()
+    }
+
+    /// Closes stdin and waits for the end.
+    pub(crate) fn finish(mut self) -> ExitStatus {
+        self.input.take();
+        self.child.wait().unwrap()
+    }
+
+    /// Kills the server as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Small arguments that run in a moment, with changes.
+pub(crate) fn arguments(changes: &Value) -> Value {
+    let mut arguments = json!({
+        "modelId": "tiny-sd15-inpaint", "prompt": "a red hat", "seed": "7", "numSamples": 1, "numInferenceSteps": 3,
+        "width": 64, "height": 64, "image": url("images/init.png"), "mask": url("images/mask.png")
+    });
+    arguments.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    arguments
+}
+
+/// All text of a result.
+pub(crate) fn text(result: &Value) -> String {
+    let blocks = result["content"].as_array().unwrap();
+    let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
+    texts.join("\n")
+}
+
+/// The files that a result links, in order.
+pub(crate) fn files(result: &Value) -> Vec<PathBuf> {
+    assert_eq!(result["isError"], false, "{result}");
+    let links = result["content"].as_array().unwrap().iter().filter(|block| block["type"] == "resource_link");
+    links.map(|link| link["uri"].as_str().unwrap().strip_prefix("file://").unwrap().into()).collect()
+}
