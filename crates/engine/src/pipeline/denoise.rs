@@ -87,6 +87,7 @@ impl Pipeline {
 
         // 4. The loop.
         let timesteps = scheduler.timesteps().to_vec();
+        let noise_dtype = scheduler.noise_dtype(self.dtype);
         let steps = span.end - span.first;
         for (step, i) in (span.first..span.end).enumerate() {
             observer.report(Progress::Step { sample: run.index, samples: params.samples, step, steps })?;
@@ -109,7 +110,7 @@ impl Pipeline {
             let prediction = guidance.combine(&output)?;
             observer.tap_at("step", step, "noise_pred", &prediction);
             latents = scheduler.step(i, &prediction, &latents, &mut |shape| {
-                noise_source.draw(shape, self.dtype, &self.device, observer)
+                noise_source.draw(shape, noise_dtype, &self.device, observer)
             })?;
             observer.tap_at("step", step, "prev", &latents);
             if let (None, Some(clean)) = (&known, &image_latents) {

@@ -62,6 +62,10 @@ impl Sampler for DpmSolverMultistep {
         self.lambdas.sigmas()
     }
 
+    fn draws_float32(&self) -> bool {
+        true
+    }
+
     fn add_noise(&self, original: &Tensor, noise: &Tensor, i: usize) -> Result<Tensor> {
         self.lambdas.add_noise(original, noise, i)
     }

@@ -103,6 +103,11 @@ pub(crate) trait Sampler {
         1.0
     }
 
+    /// Whether diffusers draws this algorithm's noise in float32 whatever the dtype of the network.
+    fn draws_float32(&self) -> bool {
+        false
+    }
+
     /// The network's input for the sample at `timesteps[i]`.
     fn scale_model_input(&self, sample: &Tensor, _i: usize) -> Result<Tensor> {
         Ok(sample.clone())
@@ -181,6 +186,12 @@ impl Scheduler {
     /// The standard deviation of the noise that a run from pure noise starts with.
     pub fn init_noise_sigma(&self) -> f64 {
         self.sampler.init_noise_sigma()
+    }
+
+    /// The dtype that the noise of [`Scheduler::step`] is drawn in, for a network of dtype `network`: torch's generator
+    /// gives other values for each.
+    pub fn noise_dtype(&self, network: DType) -> DType {
+        if self.sampler.draws_float32() { DType::F32 } else { network }
     }
 
     /// The network's input for the sample at `timesteps()[i]`, in the sample's shape and dtype.
