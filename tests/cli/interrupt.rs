@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::Place;
+use crate::harness::{Place, fixture, model};
 
 fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -33,6 +33,40 @@ fn between_steps_it_stops_and_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
     assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert!(rest.ends_with("error: cancelled\n"), "{rest}");
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn asked_twice_it_ends_in_the_midst_of_a_step() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["inpaint", &fixture("images/raccoon.png"), "--mask", &fixture("images/raccoon-mask.png")]);
+    command.args([
+        "--prompt",
+        "x",
+        "--model",
+        &model("tiny-sdxl-inpaint"),
+        "--device",
+        "cpu",
+        "--out",
+        "a.png",
+    ]);
+    // So large that a single stage takes longer than the test.
+    command.args(["--width", "2048", "--height", "2048"]);
+    command.env("INFILL_LOG", "infill=info").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("encoding") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended by itself");
+    }
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(100));
+    let asked = Instant::now();
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     assert!(place.names().is_empty(), "{:?}", place.names());
 }
 

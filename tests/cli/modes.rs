@@ -4,7 +4,7 @@ use std::io::BufWriter;
 
 use image::{DynamicImage, GenericImageView};
 
-use crate::harness::{Place, model};
+use crate::harness::{Place, fixture, model};
 
 const WIDTH: u32 = 70;
 const HEIGHT: u32 = 66;
@@ -131,6 +131,32 @@ fn rgb_of_16_bits() {
 #[test]
 fn rgba_of_16_bits() {
     keeps_what_is_outside(png::ColorType::Rgba, png::BitDepth::Sixteen);
+}
+
+#[test]
+fn a_photograph_as_jpeg() {
+    let place = Place::new();
+    let (photo, mask) = (fixture("images/rocket.jpg"), fixture("images/rocket-mask.png"));
+    let args = ["inpaint", &photo, "--mask", &mask, "--prompt", "x", "--model", &model("tiny-sd15-inpaint")];
+    let small = [
+        "--device", "cpu", "--seed", "1", "--steps", "2", "--width", "64", "--height", "64", "--out",
+        "out.png",
+    ];
+    place.infill(&[&args[..], &small[..]].concat()).succeeded();
+    let (before, after) = (image::open(photo).unwrap().to_rgb8(), place.picture("out.png").to_rgb8());
+    let mask = image::open(mask).unwrap().to_luma8();
+    let (mut kept, mut painted) = (0, 0);
+    for (x, y, pixel) in before.enumerate_pixels() {
+        let same = pixel == after.get_pixel(x, y);
+        match mask.get_pixel(x, y).0[0] {
+            0 => {
+                assert!(same, "pixel {x},{y} changed");
+                kept += 1;
+            }
+            _ => painted += usize::from(!same),
+        }
+    }
+    assert!(kept > 100_000 && painted > 1000, "{kept} kept, {painted} painted");
 }
 
 #[test]
