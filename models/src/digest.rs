@@ -132,7 +132,8 @@ impl<'a> Memory<'a> {
     }
 }
 
-fn hash_file(path: &Path) -> Result<String> {
+/// SHA-256 of a whole file, as 64 hexadecimal digits.
+pub(crate) fn hash_file(path: &Path) -> Result<String> {
     let unreadable = |e: std::io::Error| Error::file(path, format!("can't be read: {e}"));
     let mut file = File::open(path).map_err(unreadable)?;
     let mut hash = Sha256::new();

@@ -21,6 +21,8 @@ pub mod dialect;
 mod digest;
 mod error;
 pub mod header;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod inspect;
 mod json;
 pub mod places;
