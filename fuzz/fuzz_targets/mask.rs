@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(mask) = Mask::decode(bytes, &Limits::default()) {
-        assert!(mask.width() > 0 && mask.height() > 0);
+        let size = mask.size();
+        assert!(size.width > 0 && size.height > 0);
     }
 });

@@ -7,6 +7,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(picture) = Picture::decode(bytes, &Limits::default()) {
         let rgb = picture.to_rgb8();
-        assert_eq!((rgb.width(), rgb.height()), (picture.width(), picture.height()));
+        assert_eq!(rgb.dimensions(), (picture.size().width, picture.size().height));
     }
 });
