@@ -215,7 +215,8 @@ impl Job {
             Some(failure) => return Err(failure),
             None => outcome.map_err(Failure::running)?,
         }
-        let warnings = report::warnings(self.request.params(), &recipe);
+        let mut warnings = report::warnings(self.request.params(), &recipe);
+        warnings.extend(pipeline.warnings(&self.request)?);
         Ok(Done { images, recipe, seconds: watch.finish(), warnings })
     }
 }

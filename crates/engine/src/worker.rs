@@ -16,11 +16,13 @@ use crate::{Error, Result};
 /// How many jobs wait before a new one is refused.
 pub const QUEUE: usize = 64;
 
-/// What a job tells its owner, in this order: progress and pictures as they come, then once `Finished`.
+/// What a job tells its owner: warnings, progress and pictures as they come, then once `Finished`.
 #[derive(Debug)]
 pub enum Event {
     /// A stage is about to begin.
     Progress(Progress),
+    /// Something that the user should know, in a sentence.
+    Warning(String),
     /// A picture is ready.
     Painted(Box<Painted>),
     /// The job is over.
@@ -106,6 +108,11 @@ fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: 
         *loaded = Some(Loaded { digest, pipeline });
     }
     let Some(Loaded { pipeline, .. }) = loaded else { return Err(Error::Cancelled) };
+    for warning in pipeline.warnings(&job.request)? {
+        if (on_event.borrow_mut())(Event::Warning(warning)).is_break() {
+            return Err(Error::Cancelled);
+        }
+    }
     pipeline.inpaint(&job.request, &mut observer, &mut |painted| match (on_event.borrow_mut())(
         Event::Painted(Box::new(painted)),
     ) {

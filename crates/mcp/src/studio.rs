@@ -1,11 +1,13 @@
 //! One call from its arguments to its reply: everything that blocks, on a thread that may.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use infill_engine::geometry::Size;
+use infill_engine::guidance::default_guidance_scale;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::pipeline::{Painted, Progress};
@@ -118,7 +120,11 @@ impl Studio {
         else {
             return Err(faults);
         };
-        warn_of_other_proportions(&mut inpaint, &picture);
+        let own = work_size(picture.size(), checkpoint.family());
+        let work =
+            Size { width: inpaint.width.unwrap_or(own.width), height: inpaint.height.unwrap_or(own.height) };
+        (inpaint.width, inpaint.height) = (Some(work.width), Some(work.height));
+        inpaint.warnings.extend(other_proportions(picture.size(), work));
         if !checkpoint.is_inpaint() {
             inpaint.warnings.push(
                 "the model was not trained to inpaint: it does not see what is around the mask as well as one that was"
@@ -193,8 +199,8 @@ impl Studio {
         let job = self.store.create_job("inference", &inference.to_string()).map_err(broken)?;
 
         let run = Run { studio: self, job: &job, inpaint: &inpaint, inference: &inference, watch };
-        let made = match run.paint(checkpoint, request, &image.id) {
-            Ok(made) => made,
+        let (made, said) = match run.paint(checkpoint, request, &image.id) {
+            Ok(painted) => painted,
             Err(infill_engine::Error::Cancelled) => {
                 self.store.cancel_job(&job).map_err(broken)?;
                 return Err(format!("{job} was cancelled"));
@@ -210,7 +216,8 @@ impl Studio {
         let job = self.store.job(&job).map_err(broken)?;
         let structured =
             json!({ "inference": inference, "job": reply::job_value(&job), "creativeUnitsCost": 0 });
-        Ok(reply::success(&made, &inpaint.warnings, structured))
+        let warnings = [inpaint.warnings, said].concat();
+        Ok(reply::success(&made, &warnings, structured))
     }
 
     /// Stores an input.
@@ -234,13 +241,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Hands the job to the worker and stores each picture as it comes.
+    /// Hands the job to the worker and stores each picture as it comes. Returns the pictures and the warnings.
     fn paint(
         &self,
         checkpoint: Checkpoint,
         request: InpaintRequest,
         image: &AssetId,
-    ) -> infill_engine::Result<Vec<Made>> {
+    ) -> infill_engine::Result<(Vec<Made>, Vec<String>)> {
         let (sender, events) = mpsc::channel();
         let cancelled = self.watch.cancelled.clone();
         let on_event = Box::new(move |event| {
@@ -253,7 +260,7 @@ impl Run<'_> {
         });
         self.studio.engine.submit(Job { checkpoint, request, on_event })?;
         let mut stage = Stage::waiting();
-        let mut made = Vec::new();
+        let (mut made, mut warnings) = (Vec::new(), Vec::new());
         for event in events {
             match event {
                 Event::Progress(progress) => {
@@ -262,8 +269,9 @@ impl Run<'_> {
                     // Nobody listens any more where the call was cancelled.
                     let _ = self.watch.stages.send(stage.clone());
                 }
+                Event::Warning(warning) => warnings.push(warning),
                 Event::Painted(painted) => made.push(self.keep(&painted, image)?),
-                Event::Finished(outcome) => return outcome.map(|()| made),
+                Event::Finished(outcome) => return outcome.map(|()| (made, warnings)),
             }
         }
         Err(infill_engine::Error::Panicked("the worker ended in the middle of the job".into()))
@@ -322,15 +330,19 @@ fn fault(name: &str, value: &str, allowed: &str) -> String {
     format!("{name} is {value}; allowed: {allowed}")
 }
 
-/// The tool's own ranges of width and height, narrower than the engine's.
-fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
-    let (range, kind) = match family {
+/// The tool's own range of width and height, narrower than the engine's, and the kind of model that has it.
+fn sides(family: Family) -> (RangeInclusive<u32>, &'static str) {
+    match family {
         Family::StableDiffusion => (64..=1024, "an SD 1.5 model"),
         Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => (512..=2048, "an SDXL model"),
-    };
+    }
+}
+
+fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
+    let (range, kind) = sides(family);
     [("width", inpaint.width), ("height", inpaint.height)]
         .into_iter()
-        .filter(|(_, side)| !range.contains(side))
+        .filter_map(|(name, side)| side.filter(|side| !range.contains(side)).map(|side| (name, side)))
         .map(|(name, side)| {
             let allowed = format!("a multiple of 8 from {} to {} for {kind}", range.start(), range.end());
             fault(name, &side.to_string(), &allowed)
@@ -338,17 +350,28 @@ fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
         .collect()
 }
 
-fn warn_of_other_proportions(inpaint: &mut Inpaint, picture: &Picture) {
-    let size = picture.size();
-    let ratio = f64::from(size.width) * f64::from(inpaint.height)
-        / (f64::from(size.height) * f64::from(inpaint.width));
-    if !(0.95..=1.05).contains(&ratio) {
-        inpaint.warnings.push(format!(
+/// The picture's own size, brought within the model's range in its own proportions as far as that goes, in multiples
+/// of 8.
+fn work_size(picture: Size, family: Family) -> Size {
+    let (range, _) = sides(family);
+    let (least, most) = (f64::from(*range.start()), f64::from(*range.end()));
+    let (width, height) = (f64::from(picture.width), f64::from(picture.height));
+    let scale = (least / width.min(height)).max(1.0).min(most / width.max(height));
+    let side = |side: f64| ((side * scale / 8.0).round() * 8.0).clamp(least, most) as u32;
+    Size { width: side(width), height: side(height) }
+}
+
+fn other_proportions(picture: Size, work: Size) -> Option<String> {
+    let ratio = f64::from(picture.width) * f64::from(work.height)
+        / (f64::from(picture.height) * f64::from(work.width));
+    let same = (0.95..=1.05).contains(&ratio);
+    (!same).then(|| {
+        format!(
             "the picture is {}x{} pixels and was squeezed to {}x{} to work on; width and height in its proportions \
              give a better result",
-            size.width, size.height, inpaint.width, inpaint.height
-        ));
-    }
+            picture.width, picture.height, work.width, work.height
+        )
+    })
 }
 
 fn params(inpaint: &Inpaint, image: Picture, mask: Mask) -> infill_engine::Result<InpaintParams> {
@@ -360,8 +383,8 @@ fn params(inpaint: &Inpaint, image: Picture, mask: Mask) -> infill_engine::Resul
     params.strength = inpaint.strength;
     params.guidance_scale = inpaint.guidance;
     params.scheduler.kind = inpaint.scheduler.as_deref().map(str::parse).transpose()?;
-    params.width = Some(inpaint.width);
-    params.height = Some(inpaint.height);
+    params.width = inpaint.width;
+    params.height = inpaint.height;
     params.merge = inpaint.merge;
     Ok(params)
 }
@@ -377,7 +400,7 @@ fn inference(inpaint: &Inpaint, family: Family, image: &Input, mask: &Input) -> 
         "maskId": mask.id.as_str(),
         "seed": inpaint.seed.to_string(),
         "strength": inpaint.strength,
-        "guidance": inpaint.guidance.unwrap_or(default_guidance(family)),
+        "guidance": inpaint.guidance.unwrap_or_else(|| default_guidance_scale(family)),
         "numInferenceSteps": inpaint.steps,
         "numSamples": inpaint.samples,
         "width": inpaint.width,
@@ -394,20 +417,35 @@ fn inference(inpaint: &Inpaint, family: Family, image: &Input, mask: &Input) -> 
     value
 }
 
-fn default_guidance(family: Family) -> f64 {
-    match family {
-        Family::StableDiffusion => 7.5,
-        Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => 6.0,
-    }
-}
-
 fn dry_run(prepared: &Prepared) -> CallToolResult {
     let Prepared { inpaint, request, .. } = prepared;
     let steps = request.steps_after_strength().unwrap_or(inpaint.steps as usize);
     let text = format!(
         "Dry run: the arguments are fine and nothing was run. {} pictures of {}x{} pixels, {steps} steps each, would \
          cost no units, only time on this machine.",
-        inpaint.samples, inpaint.width, inpaint.height
+        inpaint.samples,
+        request.plan().work.width,
+        request.plan().work.height
     );
     reply::checked(text, &inpaint.warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(width: u32, height: u32, family: Family) -> (u32, u32) {
+        let size = work_size(Size { width, height }, family);
+        (size.width, size.height)
+    }
+
+    #[test]
+    fn the_own_size_is_brought_within_the_range_in_its_proportions() {
+        assert_eq!(work(1000, 702, Family::StableDiffusion), (1000, 704));
+        assert_eq!(work(4000, 3000, Family::StableDiffusion), (1024, 768));
+        assert_eq!(work(300, 200, Family::StableDiffusionXl), (768, 512));
+        assert_eq!(work(6000, 4000, Family::StableDiffusionXl), (2048, 1368));
+        assert_eq!(work(9000, 100, Family::StableDiffusionXl), (2048, 512));
+        assert_eq!(work(10, 10, Family::StableDiffusion), (64, 64));
+    }
 }

@@ -85,6 +85,31 @@ impl Pipeline {
         Ok(Conditioning { encoder_hidden_states, text_embeds, time_ids })
     }
 
+    /// What a user should know before the run: which prompts are longer than the text encoders read.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub fn warnings(&self, request: &InpaintRequest) -> Result<Vec<String>> {
+        let params = request.params();
+        let mut warnings = Vec::new();
+        let sides = [
+            ("prompt", Some(&params.prompt), params.prompt_2.as_ref()),
+            ("negative prompt", params.negative_prompt.as_ref(), params.negative_prompt_2.as_ref()),
+        ];
+        for (name, first, second) in sides {
+            for text in [first, second].into_iter().flatten() {
+                let cuts = self.text_encoders.iter().map(|e| Ok(e.tokenizer.encode_padded(text)?.cut));
+                let cut = cuts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+                if cut > 0 {
+                    warnings.push(format!(
+                        "the {name} is {cut} tokens longer than the text encoders read; its end does nothing"
+                    ));
+                }
+            }
+        }
+        Ok(warnings)
+    }
+
     /// One prompt through every encoder, joined along the features.
     fn encode_side(
         &self,

@@ -23,7 +23,7 @@ use infill_networks::vae::AutoencoderKl;
 use infill_networks::{DType, Device, Tensor};
 
 use crate::Result;
-use crate::guidance::Guidance;
+use crate::guidance::{Guidance, default_guidance_scale};
 use crate::image::Picture;
 use crate::request::InpaintRequest;
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
@@ -101,10 +101,7 @@ impl Pipeline {
 
     /// Guidance where the request names none.
     pub fn default_guidance_scale(&self) -> f64 {
-        match self.family {
-            Family::StableDiffusion => 7.5,
-            Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => 6.0,
-        }
+        default_guidance_scale(self.family)
     }
 
     /// The scheduler of this request, with its class.

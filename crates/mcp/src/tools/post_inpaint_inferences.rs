@@ -31,7 +31,7 @@ better than a data URL for anything but the smallest picture. The model runs on 
 seconds on a GPU and minutes on a CPU, in proportion to numInferenceSteps x strength x numSamples x width x height, so \
 give numSamples 1 unless several pictures are wanted. Nothing is overwritten: each result is a new asset, and its \
 text gives the asset id, the file and the seed. Sample i is drawn with seed + i; the same seed and arguments give the \
-same picture. Give width and height in the picture's own proportions. Not available here and refused: concepts, \
+same picture. Leave width and height out to work at the picture's own size, or give them in its proportions. Not available here and refused: concepts, \
 modelEpoch, baseModelId, negativePromptStrength.";
 
 /// How far a picture may be changed.
@@ -65,8 +65,10 @@ pub(crate) struct Inpaint {
     pub(crate) guidance: Option<f64>,
     pub(crate) steps: u32,
     pub(crate) samples: u32,
-    pub(crate) width: u32,
-    pub(crate) height: u32,
+    /// The picture's own where the call gives none.
+    pub(crate) width: Option<u32>,
+    /// The picture's own where the call gives none.
+    pub(crate) height: Option<u32>,
     /// A scheduler's class.
     pub(crate) scheduler: Option<String>,
     /// Put the picture's own pixels back outside the mask.
@@ -167,8 +169,8 @@ impl Inpaint {
             guidance: from.number("guidance", &GUIDANCE),
             steps: from.whole("numInferenceSteps", &STEPS, 1).unwrap_or(30),
             samples: from.whole("numSamples", &SAMPLES, 1).unwrap_or(4),
-            width: from.whole("width", &SIDES, 8).unwrap_or(512),
-            height: from.whole("height", &SIDES, 8).unwrap_or(512),
+            width: from.whole("width", &SIDES, 8),
+            height: from.whole("height", &SIDES, 8),
             scheduler: from.choice("scheduler").map(str::to_owned),
             merge: !from.flag("disableMerging").unwrap_or(false),
             hide_results: from.flag("hideResults").unwrap_or(false),
@@ -331,7 +333,7 @@ mod tests {
         let (inpaint, faults) = read(&json!({}));
         assert_eq!(faults, [""; 0]);
         assert_eq!((inpaint.strength, inpaint.steps, inpaint.samples), (0.75, 30, 4));
-        assert_eq!((inpaint.width, inpaint.height, inpaint.guidance), (512, 512, None));
+        assert_eq!((inpaint.width, inpaint.height, inpaint.guidance), (None, None, None));
         assert!(inpaint.merge && !inpaint.hide_results && !inpaint.dry_run && inpaint.warnings.is_empty());
     }
 
@@ -445,7 +447,7 @@ mod tests {
         fn any_value_anywhere_is_read_or_refused(index in 0usize..26, value in any_json()) {
             let name = INPUT_SCHEMA["properties"].as_object().unwrap().keys().nth(index).unwrap().clone();
             let (inpaint, faults) = read(&json!({ name: value }));
-            prop_assert!(STRENGTH.contains(&inpaint.strength) && SIDES.contains(&inpaint.width));
+            prop_assert!(STRENGTH.contains(&inpaint.strength) && inpaint.width.is_none_or(|side| SIDES.contains(&side)));
             prop_assert!(faults.iter().all(|fault| fault.len() < 2000));
         }
     }
