@@ -13,17 +13,18 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Result<Tensor> {
-    let (out_channels, _, kh, kw) = weight.dims4()?;
-    let out = if !x.device().is_cpu() {
-        composed(x, weight, stride, padding)?
-    } else if (kh, kw, stride, padding) == (1, 1, 1, 0) {
-        pointwise(x, weight)?
-    } else {
+    let out_channels = weight.dim(0)?;
+    if x.device().is_cpu() {
         // Half formats are widened, so that they are summed in f32.
         let wide = |t: &Tensor| t.to_dtype(DType::F32)?.contiguous();
+        let bias = match bias {
+            Some(bias) => wide(bias)?,
+            None => Tensor::zeros(out_channels, DType::F32, x.device())?,
+        };
         let op = cpu::conv2d::Conv2d { stride, padding };
-        wide(x)?.apply_op2_no_bwd(&wide(weight)?, &op)?.to_dtype(x.dtype())?
-    };
+        return wide(x)?.apply_op3_no_bwd(&wide(weight)?, &bias, &op)?.to_dtype(x.dtype());
+    }
+    let out = composed(x, weight, stride, padding)?;
     match bias {
         Some(bias) => out.broadcast_add(&bias.reshape((1, out_channels, 1, 1))?),
         None => Ok(out),
@@ -33,16 +34,6 @@ pub fn conv2d(
 /// candle's own convolution. Both operands are made contiguous: its Metal path reads the wrong buffer otherwise.
 fn composed(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     x.contiguous()?.conv2d(&weight.contiguous()?, padding, stride, 1, 1)
-}
-
-/// A 1 x 1 convolution is the matrix product of the weight with each picture's pixels.
-fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (batch, channels, height, width) = x.dims4()?;
-    let (out_channels, in_channels, _, _) = weight.dims4()?;
-    let pixels = x.reshape((batch, channels, height * width))?;
-    let weight =
-        weight.reshape((1, out_channels, in_channels))?.expand((batch, out_channels, in_channels))?;
-    weight.matmul(&pixels)?.reshape((batch, out_channels, height, width))
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use rayon::prelude::*;
 
 pub(crate) mod attention;
 pub(crate) mod conv2d;
+pub(crate) mod linear;
 mod microkernel;
+mod product;
 mod softmax;
 
 /// Elements one thread takes at least; below it the hand-over costs more than the work.

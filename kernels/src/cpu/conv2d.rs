@@ -1,19 +1,18 @@
 //! Two-dimensional convolution as a matrix product whose right side is gathered from the picture while it is packed:
 //! weights `(O, C*kh*kw)` times patches `(C*kh*kw, OH*OW)` gives the output planes where they belong.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, bail};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, bail};
 use rayon::prelude::*;
 
-use super::microkernel::{MR, NR, Simd, Tile};
+use super::microkernel::{MR, NR, Simd};
+use super::product::{Rows, product, split_columns};
 
-/// Depth of one pass: a packed block of patches (DEPTH x PIXELS) stays in the second-level cache.
-const DEPTH: usize = 384;
 /// Output pixels of one piece of work.
 const PIXELS: usize = 512;
 /// Output channels of one piece of work, about.
 const CHANNELS: usize = 320;
 
-/// The convolution `(B,C,H,W) * (O,C,kh,kw) -> (B,O,OH,OW)` with zero padding, in f32.
+/// The convolution `(B,C,H,W) * (O,C,kh,kw) + (O) -> (B,O,OH,OW)` with zero padding, in f32.
 pub(crate) struct Conv2d {
     pub(crate) stride: usize,
     pub(crate) padding: usize,
@@ -49,7 +48,7 @@ struct Run {
     column: usize,
 }
 
-impl CustomOp2 for Conv2d {
+impl CustomOp3 for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
     }
@@ -60,18 +59,24 @@ impl CustomOp2 for Conv2d {
         x_at: &Layout,
         w: &CpuStorage,
         w_at: &Layout,
+        bias: &CpuStorage,
+        bias_at: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(x), CpuStorage::F32(w)) = (x, w) else { bail!("conv2d: f32 only on this path") };
-        let (Some((x_from, x_to)), Some((w_from, w_to))) =
-            (x_at.contiguous_offsets(), w_at.contiguous_offsets())
-        else {
-            bail!("conv2d: contiguous tensors only on this path")
-        };
+        let x = super::slice::<f32>(x, x_at)?;
+        let w = super::slice::<f32>(w, w_at)?;
+        let bias = super::slice::<f32>(bias, bias_at)?;
         let (batch, channels, height, width) = x_at.shape().dims4()?;
         let (out_channels, weight_channels, kh, kw) = w_at.shape().dims4()?;
         let (padded_height, padded_width) = (height + 2 * self.padding, width + 2 * self.padding);
-        if weight_channels != channels || padded_height < kh || padded_width < kw || self.stride == 0 {
-            bail!("conv2d: picture {:?}, weight {:?}, stride {}", x_at.shape(), w_at.shape(), self.stride)
+        let fits = weight_channels == channels && padded_height >= kh && padded_width >= kw;
+        if !fits || self.stride == 0 || bias.len() != out_channels || w.is_empty() {
+            bail!(
+                "conv2d: picture {:?}, weight {:?}, bias {:?}, stride {}",
+                x_at.dims(),
+                w_at.dims(),
+                bias_at.dims(),
+                self.stride
+            )
         }
         let sizes = Sizes {
             channels,
@@ -84,10 +89,16 @@ impl CustomOp2 for Conv2d {
             stride: self.stride,
             padding: self.padding,
         };
-        let mut out = vec![0f32; batch * out_channels * sizes.pixels()];
-        let pictures = x[x_from..x_to].chunks_exact(channels * height * width);
-        for (picture, out) in pictures.zip(out.chunks_exact_mut(out_channels * sizes.pixels())) {
-            one_picture(picture, &w[w_from..w_to], &sizes, out);
+        let pixels = sizes.pixels();
+        let mut out = Vec::with_capacity(batch * out_channels * pixels);
+        for _ in 0..batch {
+            for &bias in bias {
+                out.resize(out.len() + pixels, bias);
+            }
+        }
+        let pictures = x.chunks_exact(channels * height * width);
+        for (picture, out) in pictures.zip(out.chunks_exact_mut(out_channels * pixels)) {
+            one_picture(picture, w, &sizes, out);
         }
         let shape = Shape::from((batch, out_channels, sizes.out_height, sizes.out_width));
         Ok((CpuStorage::F32(out), shape))
@@ -97,66 +108,26 @@ impl CustomOp2 for Conv2d {
 /// Cuts the output planes into pieces of whole channel groups and pixel ranges, and does each on its own.
 fn one_picture(picture: &[f32], weights: &[f32], sizes: &Sizes, out: &mut [f32]) {
     let simd = Simd::detect();
-    let pixels = sizes.pixels();
+    let (pixels, depth) = (sizes.pixels(), sizes.depth());
     let groups = sizes.out_channels.div_ceil(CHANNELS);
     let per_group = sizes.out_channels.div_ceil(groups).next_multiple_of(MR);
     let pieces: Vec<_> = out
         .chunks_mut(per_group * pixels)
         .enumerate()
         .flat_map(|(group, planes)| {
-            split_columns(planes, pixels)
-                .into_iter()
-                .map(move |(first, rows)| (group * per_group, first, rows))
+            let columns = split_columns(planes, pixels, PIXELS);
+            columns.into_iter().map(move |(pixel, planes)| (group * per_group, pixel, planes))
         })
         .collect();
-    pieces.into_par_iter().for_each(|(channel, pixel, mut rows)| {
-        let weights = &weights[channel * sizes.depth()..(channel + rows.len()) * sizes.depth()];
-        piece(picture, weights, sizes, simd, pixel, &mut rows);
+    pieces.into_par_iter().for_each(|(channel, pixel, mut planes)| {
+        let end = pixel + planes.first().map_or(0, |plane| plane.len());
+        let runs: Vec<Vec<Run>> =
+            (pixel..end).step_by(NR).map(|first| runs_of_panel(sizes, first, end)).collect();
+        let left = Rows { values: &weights[channel * depth..(channel + planes.len()) * depth], depth };
+        product(simd, &mut planes, left, |panel, from, block| {
+            pack_patches(picture, sizes, from, &runs[panel], block);
+        });
     });
-}
-
-/// The same planes as column ranges of PIXELS each: for every range its first pixel and one slice per plane.
-fn split_columns(planes: &mut [f32], pixels: usize) -> Vec<(usize, Vec<&mut [f32]>)> {
-    let ranges = pixels.div_ceil(PIXELS);
-    let mut columns: Vec<(usize, Vec<&mut [f32]>)> = (0..ranges).map(|i| (i * PIXELS, Vec::new())).collect();
-    for plane in planes.chunks_exact_mut(pixels) {
-        for (part, column) in plane.chunks_mut(PIXELS).zip(&mut columns) {
-            column.1.push(part);
-        }
-    }
-    columns
-}
-
-/// All channels of `rows` for the pixels from `first` on.
-fn piece(picture: &[f32], weights: &[f32], sizes: &Sizes, simd: Simd, first: usize, rows: &mut [&mut [f32]]) {
-    let count = rows.first().map_or(0, |row| row.len());
-    let panels = count.div_ceil(NR);
-    let runs: Vec<Vec<Run>> =
-        (0..panels).map(|p| runs_of_panel(sizes, first + p * NR, first + count)).collect();
-    let mut patches = vec![0f32; panels * NR * DEPTH];
-    let mut left = vec![0f32; MR * DEPTH];
-    for from in (0..sizes.depth()).step_by(DEPTH) {
-        let depth = DEPTH.min(sizes.depth() - from);
-        for (panel, runs) in patches.chunks_exact_mut(NR * DEPTH).zip(&runs) {
-            pack_patches(picture, sizes, from, runs, &mut panel[..depth * NR]);
-        }
-        for (group, rows) in rows.chunks_mut(MR).enumerate() {
-            pack_weights(weights, sizes.depth(), group * MR, rows.len(), from, &mut left[..depth * MR]);
-            for (p, panel) in patches.chunks_exact(NR * DEPTH).enumerate() {
-                let columns = p * NR..(p * NR + NR).min(count);
-                let mut tile: Tile = [[0.0; NR]; MR];
-                if from > 0 {
-                    for (tile, row) in tile.iter_mut().zip(rows.iter()) {
-                        tile[..columns.len()].copy_from_slice(&row[columns.clone()]);
-                    }
-                }
-                simd.multiply(&left[..depth * MR], &panel[..depth * NR], &mut tile);
-                for (tile, row) in tile.iter().zip(rows.iter_mut()) {
-                    row[columns.clone()].copy_from_slice(&tile[..columns.len()]);
-                }
-            }
-        }
-    }
 }
 
 fn runs_of_panel(sizes: &Sizes, first: usize, end: usize) -> Vec<Run> {
@@ -210,21 +181,6 @@ fn copy_clipped(line: &[f32], x: isize, values: &mut [f32]) {
     values[before + inside..].fill(0.0);
 }
 
-/// Rows `first..first + rows` of the weights, transposed into columns of MR; missing rows are zero.
-fn pack_weights(weights: &[f32], stride: usize, first: usize, rows: usize, from: usize, left: &mut [f32]) {
-    let depth = left.len() / MR;
-    for i in 0..MR {
-        if i < rows {
-            let row = &weights[(first + i) * stride + from..][..depth];
-            for (k, &w) in row.iter().enumerate() {
-                left[k * MR + i] = w;
-            }
-        } else {
-            left.iter_mut().skip(i).step_by(MR).for_each(|x| *x = 0.0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -250,8 +206,10 @@ mod tests {
         ] {
             let x = ramp(&[b, c, h, w], 7);
             let weight = ramp(&[o, c, k, k], 11);
-            let got = x.apply_op2_no_bwd(&weight, &Conv2d { stride, padding }).unwrap();
+            let bias = ramp(&[o], 3);
+            let got = x.apply_op3_no_bwd(&weight, &bias, &Conv2d { stride, padding }).unwrap();
             let expected = x.conv2d(&weight, padding, stride, 1, 1).unwrap();
+            let expected = expected.broadcast_add(&bias.reshape((1, o, 1, 1)).unwrap()).unwrap();
             assert_eq!(got.dims(), expected.dims());
             let worst =
                 (got - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();

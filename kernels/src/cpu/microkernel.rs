@@ -8,7 +8,7 @@ pub(super) const MR: usize = 12;
 pub(super) const NR: usize = 32;
 
 /// One tile.
-pub(super) type Tile = [[f32; NR]; MR];
+type Tile = [[f32; NR]; MR];
 
 /// How the processor multiplies; found once per operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
