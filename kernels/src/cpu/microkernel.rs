@@ -37,10 +37,10 @@ impl Simd {
     /// `tile += a * b`, where `a` holds k columns of MR values and `b` holds k rows of NR values.
     pub(super) fn multiply(self, a: &[f32], b: &[f32], tile: &mut Tile) {
         let depth = a.len() / MR;
-        debug_assert_eq!(b.len(), depth * NR);
+        assert_eq!(b.len(), depth * NR, "the two sides of a tile differ in depth");
         match self {
-            // SAFETY: `detect` saw the feature; the slices hold `depth` columns and rows, as asserted above and as
-            // the packing routines make them.
+            // SAFETY: `detect` saw the feature; `a` holds `depth` columns by the division above, `b` as many rows by
+            // the assertion.
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
             Self::Avx512 => unsafe { avx512(depth, a.as_ptr(), b.as_ptr(), tile) },
