@@ -69,6 +69,7 @@ impl Checkpoint {
                 "tokenizer.json",
                 "tokenizer_config.json",
                 "special_tokens_map.json",
+                "added_tokens.json",
             ] {
                 let path = folder.join(file);
                 if path.is_file() {

@@ -168,4 +168,8 @@ fn the_digest_follows_the_contents_alone() {
     std::fs::remove_file(&weights).unwrap();
     edit(&dir.path().join("tokenizer_2/special_tokens_map.json"), "pad_token", json!("a"));
     assert_ne!(first, digest(dir.path()), "another pad token");
+
+    let before = digest(dir.path());
+    std::fs::write(dir.path().join("tokenizer/added_tokens.json"), r#"{"<new>": 3}"#).unwrap();
+    assert_ne!(before, digest(dir.path()), "another token");
 }
