@@ -1,6 +1,6 @@
 //! How a number, such as a timestep, becomes a vector.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::Result;
 use crate::layers::Linear;
@@ -9,21 +9,27 @@ use crate::weights::Weights;
 /// The longest wavelength of the sinusoids, over 2 pi.
 const MAX_PERIOD: f32 = 10_000.0;
 
-/// Sinusoids of each value: `values` (N) to (N, `dim`), always in `f32`.
+/// Sinusoids of each of N values: (N, `dim`), in `f32`, computed on the host.
 ///
-/// In a half format the product of a timestep with the first frequency would already be off by a whole radian. The
-/// mathematics is that of "Attention is all you need" (arXiv 1706.03762), section 3.5, as diffusers arranges it
+/// In a half format the product of a timestep with the first frequency would already be off by a whole radian; and a
+/// device's own sine may be good for small angles only, as Metal's fast one is, where the angles here go to thousands.
+/// The mathematics is that of "Attention is all you need" (arXiv 1706.03762), section 3.5, as diffusers arranges it
 /// (`embeddings.py`, `get_timestep_embedding`): all sines, then all cosines, or the other way round if
 /// `flip_sin_to_cos`; an odd `dim` ends in a zero.
-pub fn sinusoids(values: &Tensor, dim: usize, flip_sin_to_cos: bool, freq_shift: f64) -> Result<Tensor> {
+pub fn sinusoids(values: &[f32], dim: usize, flip_sin_to_cos: bool, freq_shift: f64) -> Result<Tensor> {
     let half = dim / 2;
     let steps = half as f32 - freq_shift as f32;
     let frequencies: Vec<f32> = (0..half).map(|i| (-MAX_PERIOD.ln() * i as f32 / steps).exp()).collect();
-    let frequencies = Tensor::from_vec(frequencies, (1, half), values.device())?;
-    let angles = values.to_dtype(DType::F32)?.reshape(((), 1))?.broadcast_mul(&frequencies)?;
-    let (sin, cos) = (angles.sin()?, angles.cos()?);
-    let out = if flip_sin_to_cos { Tensor::cat(&[cos, sin], 1)? } else { Tensor::cat(&[sin, cos], 1)? };
-    Ok(out.pad_with_zeros(D::Minus1, 0, dim % 2)?)
+    let mut out = vec![0f32; values.len() * dim];
+    if dim > 0 {
+        for (row, value) in out.chunks_exact_mut(dim).zip(values) {
+            for (i, frequency) in frequencies.iter().enumerate() {
+                let (sin, cos) = (value * frequency).sin_cos();
+                (row[i], row[half + i]) = if flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
+            }
+        }
+    }
+    Ok(Tensor::from_vec(out, (values.len(), dim), &Device::Cpu)?)
 }
 
 /// Two fully connected layers with SiLU between (diffusers: `embeddings.py`, `TimestepEmbedding`).
@@ -51,17 +57,26 @@ impl TimestepEmbedding {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use candle_core::Device;
 
     fn row(dim: usize, flip: bool, shift: f64) -> Vec<f32> {
-        let t = Tensor::new(&[981f32], &Device::Cpu).unwrap();
-        sinusoids(&t, dim, flip, shift).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        sinusoids(&[981.0], dim, flip, shift).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     fn assert_near(actual: &[f32], expected: &[f64]) {
         assert_eq!(actual.len(), expected.len());
         for (a, e) in actual.iter().zip(expected) {
             assert!((f64::from(*a) - e).abs() < 1e-4, "{actual:?}, expected {expected:?}");
+        }
+    }
+
+    #[test]
+    fn every_value_has_its_row_and_large_angles_their_digits() {
+        let rows = sinusoids(&[1024.0, 4096.0, 0.0], 2, true, 0.0).unwrap().to_vec2::<f32>().unwrap();
+        for (row, angle) in rows.iter().zip([1024f64, 4096.0, 0.0]) {
+            assert!(
+                (f64::from(row[0]) - angle.cos()).abs() < 1e-6
+                    && (f64::from(row[1]) - angle.sin()).abs() < 1e-6
+            );
         }
     }
 

@@ -173,13 +173,13 @@ impl UNet2DConditionModel {
         tap: Tap<'_>,
     ) -> Result<Tensor> {
         let config = &self.config;
-        let sinusoids = |values: &Tensor, dim| {
-            sinusoids(values, dim, config.flip_sin_to_cos, config.freq_shift)?
-                .to_dtype(self.dtype)
-                .map_err(Error::from)
+        // Rounded to the network's format on the host too: every device can take every format.
+        let sinusoids = |values: &[f32], dim| -> Result<Tensor> {
+            let waves = sinusoids(values, dim, config.flip_sin_to_cos, config.freq_shift)?;
+            Ok(waves.to_dtype(self.dtype)?.to_device(sample.device())?)
         };
-        let timestep = Tensor::new(&[timestep as f32], sample.device())?;
-        let time = self.time_embedding.forward(&sinusoids(&timestep, config.block_out_channels[0])?)?;
+        let time =
+            self.time_embedding.forward(&sinusoids(&[timestep as f32], config.block_out_channels[0])?)?;
         tap("time_embedding", &time);
         let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
             return Ok(time);
@@ -189,7 +189,8 @@ impl UNet2DConditionModel {
             return Err(candle_core::Error::msg(reason).into());
         };
         let batch = time_ids.dim(0)?;
-        let sizes = sinusoids(&time_ids.flatten_all()?, dim)?.reshape((batch, ()))?;
+        let time_ids = time_ids.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let sizes = sinusoids(&time_ids, dim)?.reshape((batch, ()))?;
         let added = add_embedding.forward(&Tensor::cat(&[text_embeds.to_dtype(self.dtype)?, sizes], 1)?)?;
         tap("add_embedding", &added);
         Ok(added.broadcast_add(&time)?)
