@@ -7,7 +7,9 @@
 //! No network sees a device, a path of a picture or a random number. Every heavy operation goes through
 //! `infill-kernels`. A configuration value that changes the mathematics and is not implemented is an error at load.
 
+mod bounds;
 pub mod clip;
+mod config_json;
 pub mod embeddings;
 mod error;
 pub mod layers;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::weights::Weights;
-use crate::{Error, Result};
+use crate::{Error, Result, bounds, config_json};
 
 /// `config.json` of a `CLIPTextModel` or `CLIPTextModelWithProjection`, with transformers' names and defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -92,8 +92,7 @@ impl ClipTextConfig {
     /// [`Error::Config`] when it is no such configuration, [`Error::Unsupported`] naming the first key or value that
     /// is not implemented.
     pub fn from_json(component: &str, json: &Value) -> Result<Self> {
-        let config: Self = serde_json::from_value(json.clone())
-            .map_err(|e| Error::Config { component: component.into(), reason: e.to_string() })?;
+        let config: Self = config_json::read(component, json)?;
         config.activation(component)?;
         if let Some((key, value)) =
             config.other.iter().find(|(key, _)| !key.starts_with('_') && !HARMLESS.contains(&key.as_str()))
@@ -105,6 +104,17 @@ impl ClipTextConfig {
                 implemented: "the keys of transformers' CLIPTextConfig".into(),
             });
         }
+        bounds::check(
+            component,
+            [
+                ("vocab_size", config.vocab_size, bounds::TOKENS),
+                ("hidden_size", config.hidden_size, bounds::WIDTH),
+                ("intermediate_size", config.intermediate_size, bounds::INNER_WIDTH),
+                ("projection_dim", config.projection_dim, bounds::WIDTH),
+                ("num_hidden_layers", config.num_hidden_layers, bounds::LAYERS),
+                ("max_position_embeddings", config.max_position_embeddings, bounds::POSITIONS),
+            ],
+        )?;
         let heads = config.num_attention_heads;
         if heads == 0 || !config.hidden_size.is_multiple_of(heads) {
             let reason =
@@ -206,9 +216,13 @@ impl ClipTextModel {
         })
     }
 
-    /// `ids` (B,N) of `u32`, with N up to `max_position_embeddings`.
+    /// `ids` (B,N) of `u32` below `vocab_size`, with N up to `max_position_embeddings`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a token or a length that the tables don't have; a device would read past their ends.
     pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
         let (_, count) = ids.dims2()?;
+        self.check_ids(ids, count)?;
         let positions = self.position_embedding.weight().narrow(0, 0, count)?;
         let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?; // (B,N,D)
         let mask = causal_mask(count, &x)?;
@@ -226,6 +240,22 @@ impl ClipTextModel {
     /// The norm after the last layer, for hidden states that are taken from before it.
     pub fn final_layer_norm(&self, x: &Tensor) -> Result<Tensor> {
         self.final_layer_norm.forward(x)
+    }
+
+    fn check_ids(&self, ids: &Tensor, count: usize) -> Result<()> {
+        let entries = self.token_embedding.weight().dim(0)?;
+        let longest = self.position_embedding.weight().dim(0)?;
+        if count > longest {
+            return Err(Error::Tokenizer(format!(
+                "a text has {count} tokens; the text encoder reads up to {longest}"
+            )));
+        }
+        match ids.flatten_all()?.to_vec1::<u32>()?.into_iter().find(|&id| id as usize >= entries) {
+            None => Ok(()),
+            Some(id) => Err(Error::Tokenizer(format!(
+                "token {id} is beyond the {entries} that the text encoder knows"
+            ))),
+        }
     }
 
     /// Each text's state at its end-of-text token: `(B,N,D)` to `(B,D)`.
@@ -327,6 +357,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+    use std::collections::HashMap;
 
     #[test]
     fn the_end_of_text_is_found_as_transformers_does() {
@@ -341,6 +372,38 @@ mod tests {
         assert!(refused(json!({"hidden_act": "relu"})).contains("hidden_act is relu"));
         assert!(refused(json!({"rope_theta": 10000})).contains("rope_theta is 10000"));
         assert!(refused(json!({"hidden_size": 65})).contains("num_attention_heads 8"));
+    }
+
+    #[test]
+    fn sizes_that_no_network_has_are_refused_before_anything_is_allocated() {
+        let refused = |json| ClipTextConfig::from_json("text_encoder", &json).unwrap_err().to_string();
+        assert!(
+            refused(json!({"vocab_size": 1e15 as u64})).contains("vocab_size is 1000000000000000; allowed")
+        );
+        assert!(refused(json!({"hidden_size": 0})).contains("hidden_size is 0; allowed: 1 to 8192"));
+        assert!(refused(json!({"num_hidden_layers": 1e9})).contains("num_hidden_layers"));
+    }
+
+    #[test]
+    fn ids_beyond_the_tables_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("empty.safetensors");
+        candle_core::safetensors::save(&HashMap::<String, Tensor>::new(), &file).unwrap();
+        let cpu = candle_core::Device::Cpu;
+        let w = Weights::open("text_encoder", &[file], str::to_owned, DType::F32, &cpu).unwrap();
+        let config = json!({
+            "vocab_size": 10, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 4,
+        });
+        let config = ClipTextConfig::from_json("text_encoder", &config).unwrap();
+        let model = ClipTextModel::new("text_encoder", &config, &w, false).unwrap();
+        let run =
+            |ids: &[u32]| model.forward(&Tensor::new(ids, &cpu).unwrap().unsqueeze(0).unwrap()).map(|_| ());
+        run(&[0, 9, 9, 9]).unwrap();
+        let error = run(&[0, 10, 9, 9]).unwrap_err().to_string();
+        assert!(error.contains("token 10 is beyond the 10"), "{error}");
+        let error = run(&[0; 5]).unwrap_err().to_string();
+        assert!(error.contains("has 5 tokens; the text encoder reads up to 4"), "{error}");
     }
 
     #[test]

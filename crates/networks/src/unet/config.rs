@@ -1,11 +1,12 @@
 //! The UNet's `config.json`, every key of it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, bounds, config_json};
 
 /// One value for all blocks or one for each.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -170,8 +171,7 @@ impl UNet2DConditionConfig {
     /// [`Error::Config`] when it is not a UNet's configuration, [`Error::Unsupported`] naming the first value that is
     /// not implemented.
     pub fn from_json(component: &str, json: &Value) -> Result<Self> {
-        let config: Self = serde_json::from_value(json.clone())
-            .map_err(|e| Error::Config { component: component.to_owned(), reason: e.to_string() })?;
+        let config: Self = config_json::read(component, json)?;
         config.check(component)?;
         Ok(config)
     }
@@ -232,7 +232,42 @@ impl UNet2DConditionConfig {
         if let Some((key, value)) = self.other.iter().find(|(key, _)| !is_bookkeeping(key)) {
             return refuse(key, value.to_string(), "the keys of diffusers' UNet2DConditionModel");
         }
-        self.check_lengths(component)
+        self.check_lengths(component)?;
+        bounds::check_groups(component, self.groups(), &self.block_out_channels)
+    }
+
+    /// Every size, with what it may be, once the lists have their lengths.
+    fn sizes(&self) -> Vec<(&'static str, usize, RangeInclusive<usize>)> {
+        let blocks = self.block_out_channels.len();
+        let mut sizes = vec![
+            ("block_out_channels, in number,", blocks, bounds::LEVELS),
+            ("in_channels", self.in_channels, bounds::WIDTH),
+            ("out_channels", self.out_channels, bounds::WIDTH),
+            ("conv_in_kernel", self.conv_in_kernel, bounds::KERNEL),
+            ("conv_out_kernel", self.conv_out_kernel, bounds::KERNEL),
+            ("downsample_padding", self.downsample_padding, 0..=*bounds::KERNEL.end()),
+        ];
+        let optional = [
+            ("time_embedding_dim", self.time_embedding_dim),
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+            ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
+        ];
+        sizes.extend(optional.iter().filter_map(|&(key, size)| Some((key, size?, bounds::INNER_WIDTH))));
+        let mut each = |key, values: Vec<usize>, allowed: RangeInclusive<usize>| {
+            sizes.extend(values.into_iter().map(|value| (key, value, allowed.clone())));
+        };
+        let expand = |values: &PerBlock<usize>| values.expand(blocks).unwrap_or_default();
+        each("block_out_channels", self.block_out_channels.clone(), bounds::WIDTH);
+        each("layers_per_block", expand(&self.layers_per_block), bounds::LAYERS);
+        each("cross_attention_dim", expand(&self.cross_attention_dim), bounds::WIDTH);
+        for depth in self.depths_down().into_iter().chain(self.depths_up()).flatten() {
+            let depths = match depth {
+                PerBlock::All(depth) => vec![depth],
+                PerBlock::Each(depths) => depths,
+            };
+            each("transformer_layers_per_block", depths, 0..=*bounds::LAYERS.end());
+        }
+        sizes
     }
 
     fn check_lengths(&self, component: &str) -> Result<()> {
@@ -259,6 +294,8 @@ impl UNet2DConditionConfig {
                 ));
             }
         }
+        // Before anything is counted up to one of them.
+        bounds::check(component, self.sizes())?;
         let nested = |depths: &PerBlock<PerBlock<usize>>| matches!(depths, PerBlock::Each(v) if v.iter().any(|d| matches!(d, PerBlock::Each(_))));
         if nested(&self.transformer_layers_per_block) && self.reverse_transformer_layers_per_block.is_none() {
             return config(
@@ -427,7 +464,39 @@ mod tests {
         assert!(error(&json!({ "up_block_types": ["UpBlock2D"] })).contains("up_block_types"));
         assert!(error(&json!({ "addition_embed_type": "text_time" })).contains("addition_time_embed_dim"));
         assert!(error(&json!({ "transformer_layers_per_block": [[1, 1], 1, 1, 1] })).contains("reverse_"));
-        assert!(error(&json!({ "in_channels": "nine" })).contains("config.json can't be read"));
+        assert!(
+            error(&json!({ "out_channels": 4, "in_channels": "nine" }))
+                .contains("config.json can't be read: in_channels is \"nine\": ")
+        );
+        assert!(error(&json!([])).contains("config.json can't be read"));
+    }
+
+    #[test]
+    fn sizes_that_no_network_has_are_refused_before_anything_is_allocated() {
+        let cases = [
+            (
+                json!({ "layers_per_block": 1e15 as u64 }),
+                "layers_per_block is 1000000000000000; allowed: 1 to 128",
+            ),
+            (
+                json!({ "transformer_layers_per_block": u32::MAX }),
+                "transformer_layers_per_block is 4294967295",
+            ),
+            (json!({ "block_out_channels": [0, 640, 1280, 1280] }), "block_out_channels is 0"),
+            (json!({ "cross_attention_dim": 0 }), "cross_attention_dim is 0"),
+            (json!({ "in_channels": 1e15 as u64 }), "in_channels is 1000000000000000"),
+            (json!({ "conv_in_kernel": 99_999 }), "conv_in_kernel is 99999"),
+            (json!({ "norm_num_groups": 7 }), "norm_num_groups 7 does not divide the 320"),
+        ];
+        for (json, reason) in cases {
+            let message = error(&json);
+            assert!(message.contains(reason), "{message}");
+        }
+        let many = json!({
+            "block_out_channels": vec![32; 70], "attention_head_dim": 1,
+            "down_block_types": vec!["DownBlock2D"; 70], "up_block_types": vec!["UpBlock2D"; 70],
+        });
+        assert!(error(&many).contains("block_out_channels, in number, is 70; allowed: 1 to 8"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, bounds, config_json};
 
 /// `config.json` of an `AutoencoderKL`. Keys, meanings and defaults are those of diffusers 0.42.1
 /// (`autoencoders/autoencoder_kl.py`).
@@ -24,8 +24,9 @@ pub struct AutoencoderKlConfig {
     pub norm_num_groups: usize,
     /// Size of the pictures it was trained on; a hint for tiling only.
     pub sample_size: Value,
-    /// The UNet's latents are `(z - shift_factor) * scaling_factor`.
+    /// The UNet's latents are this many times the VAE's.
     pub scaling_factor: f64,
+    /// Of newer families: what is subtracted before scaling. Refused unless it is 0.
     pub shift_factor: Option<f64>,
     pub latents_mean: Option<Vec<f64>>,
     pub latents_std: Option<Vec<f64>>,
@@ -76,8 +77,7 @@ impl AutoencoderKlConfig {
     /// [`Error::Config`] when it is not an autoencoder's configuration, [`Error::Unsupported`] naming the first value
     /// that is not implemented.
     pub fn from_json(component: &str, json: &Value) -> Result<Self> {
-        let config: Self = serde_json::from_value(json.clone())
-            .map_err(|e| Error::Config { component: component.to_owned(), reason: e.to_string() })?;
+        let config: Self = config_json::read(component, json)?;
         config.check(component)?;
         Ok(config)
     }
@@ -101,6 +101,9 @@ impl AutoencoderKlConfig {
         if let Some(block) = self.up_block_types.iter().find(|b| *b != UP_BLOCK) {
             return refuse("up_block_types", block.clone(), UP_BLOCK);
         }
+        if let Some(shift) = self.shift_factor.filter(|shift| *shift != 0.0) {
+            return refuse("shift_factor", shift.to_string(), "null, 0");
+        }
         for (key, values) in [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)] {
             if let Some(values) = values {
                 return refuse(key, format!("{values:?}"), "null");
@@ -116,10 +119,20 @@ impl AutoencoderKlConfig {
                 "block types do not have one entry for each of the {blocks} block_out_channels"
             ));
         }
-        if self.norm_num_groups == 0 {
-            return config("norm_num_groups is 0".to_owned());
-        }
-        Ok(())
+        bounds::check(component, self.sizes())?;
+        bounds::check_groups(component, self.norm_num_groups, &self.block_out_channels)
+    }
+
+    fn sizes(&self) -> impl Iterator<Item = (&'static str, usize, std::ops::RangeInclusive<usize>)> {
+        let single = [
+            ("block_out_channels, in number,", self.block_out_channels.len(), bounds::LEVELS),
+            ("in_channels", self.in_channels, bounds::WIDTH),
+            ("out_channels", self.out_channels, bounds::WIDTH),
+            ("latent_channels", self.latent_channels, bounds::WIDTH),
+            ("layers_per_block", self.layers_per_block, bounds::LAYERS),
+        ];
+        let channels = self.block_out_channels.iter().map(|&c| ("block_out_channels", c, bounds::WIDTH));
+        single.into_iter().chain(channels.collect::<Vec<_>>())
     }
 
     /// A picture is this many times as high and wide as its latents.
@@ -140,6 +153,7 @@ mod tests {
             ("act_fn", json!("gelu")),
             ("down_block_types", json!(["AttnDownEncoderBlock2D"])),
             ("up_block_types", json!(["AttnUpDecoderBlock2D"])),
+            ("shift_factor", json!(0.5)),
             ("latents_mean", json!([0.5])),
             ("latents_std", json!([0.5])),
             ("temporal", json!(true)),
@@ -152,6 +166,27 @@ mod tests {
         let error =
             AutoencoderKlConfig::from_json("vae", &json!({ "block_out_channels": [8, 8] })).unwrap_err();
         assert!(error.to_string().contains("each of the 2"), "{error}");
+    }
+
+    #[test]
+    fn sizes_that_no_network_has_are_refused_before_anything_is_allocated() {
+        let cases = [
+            (json!({ "block_out_channels": [0] }), "block_out_channels is 0; allowed: 1 to 8192"),
+            (json!({ "latent_channels": 1e15 as u64 }), "latent_channels is 1000000000000000; allowed"),
+            (json!({ "layers_per_block": u32::MAX }), "layers_per_block is 4294967295; allowed"),
+            (json!({ "norm_num_groups": 0 }), "norm_num_groups 0 does not divide the 64"),
+            (json!({ "norm_num_groups": 48 }), "norm_num_groups 48 does not divide the 64"),
+        ];
+        for (json, reason) in cases {
+            let error = AutoencoderKlConfig::from_json("vae", &json).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        let many = json!({
+            "block_out_channels": vec![32; 70],
+            "down_block_types": vec![DOWN_BLOCK; 70], "up_block_types": vec![UP_BLOCK; 70],
+        });
+        let error = AutoencoderKlConfig::from_json("vae", &many).unwrap_err().to_string();
+        assert!(error.contains("block_out_channels, in number, is 70; allowed: 1 to 8"), "{error}");
     }
 
     #[test]
