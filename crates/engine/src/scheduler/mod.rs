@@ -133,11 +133,7 @@ impl Scheduler {
     /// here, by name; no steps at all.
     pub fn new(config: &SchedulerConfig, steps: usize, options: StepOptions) -> Result<Self> {
         if steps == 0 {
-            return Err(Error::Refused {
-                field: "num_inference_steps",
-                value: "0".into(),
-                allowed: "1 and above".into(),
-            });
+            return Err(Error::Refused { field: "steps", value: "0".into(), allowed: "1 and above".into() });
         }
         if !(0.0..=1.0).contains(&options.eta) {
             return Err(Error::Refused {

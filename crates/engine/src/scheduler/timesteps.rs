@@ -62,5 +62,5 @@ fn rounded(timesteps: Vec<f64>) -> impl DoubleEndedIterator<Item = f64> + ExactS
 
 fn too_many(steps: usize, key: &str, most: usize) -> Error {
     let allowed = format!("1 to {key}, {most}");
-    Error::Refused { field: "num_inference_steps", value: steps.to_string(), allowed }
+    Error::Refused { field: "steps", value: steps.to_string(), allowed }
 }
