@@ -6,10 +6,10 @@ use infill_networks::{DType, Device, Tensor};
 
 use super::noise_source::NoiseSource;
 use super::{Conditioning, Observer, Pipeline, TextEncoder};
-use crate::Result;
 use crate::guidance::Guidance;
 use crate::image::{normalized, to_work};
 use crate::request::InpaintRequest;
+use crate::{Error, Result};
 
 /// The picture and the mask as the networks read them: what does not depend on the seed.
 pub(super) struct PixelInputs {
@@ -122,14 +122,21 @@ impl Pipeline {
         let mut pooled = None;
         for (encoder, prompt) in self.text_encoders.iter().zip(prompts) {
             let output = encoder.run(prompt, &self.device, call, observer)?;
-            hidden_states.push(if self.is_xl() {
-                // SDXL counts from the penultimate layer, without the final norm.
-                output.hidden_state_from_end(clip_skip.unwrap_or(0) + 2)?
-            } else {
-                match clip_skip {
-                    None => output.last_hidden_state.clone(),
-                    Some(skip) => encoder.model.final_layer_norm(&output.hidden_state_from_end(skip + 1)?)?,
-                }
+            // SDXL counts from the penultimate layer, without the final norm.
+            let counted_from = if self.is_xl() { 2 } else { 1 };
+            let most = output.hidden_states.len().saturating_sub(counted_from);
+            if let Some(skip) = clip_skip.filter(|skip| *skip > most) {
+                return Err(Error::Refused {
+                    field: "clip_skip",
+                    value: skip.to_string(),
+                    allowed: format!("0 to {most} with this model's text encoders"),
+                });
+            }
+            let state = |skip| output.hidden_state_from_end(skip + counted_from);
+            hidden_states.push(match clip_skip {
+                _ if self.is_xl() => state(clip_skip.unwrap_or(0))?,
+                None => output.last_hidden_state.clone(),
+                Some(skip) => encoder.model.final_layer_norm(&state(skip)?)?,
             });
             pooled = output.text_embeds;
         }
@@ -161,7 +168,9 @@ impl Pipeline {
         };
         let tensor = |values: Vec<f64>| -> Result<Tensor> {
             let count = values.len();
-            Ok(Tensor::from_vec(values, (1, count), &self.device)?.to_dtype(self.dtype)?)
+            // Rounded on the host: Metal has no f64.
+            let ids = Tensor::from_vec(values, (1, count), &Device::Cpu)?.to_dtype(self.dtype)?;
+            Ok(ids.to_device(&self.device)?)
         };
         Ok((tensor(ids)?, tensor(negative_ids)?))
     }
@@ -222,7 +231,7 @@ impl Pipeline {
         noise: &mut NoiseSource,
         observer: &mut Observer<'_>,
     ) -> Result<Tensor> {
-        let draw = noise.draw(posterior.mean.dims(), self.vae_dtype, &self.device, observer)?;
+        let draw = noise.draw(posterior.mean.dims(), self.posterior_noise_dtype, &self.device, observer)?;
         let mean = posterior.mean.to_dtype(DType::F32)?;
         let std = posterior.std()?.to_dtype(DType::F32)?;
         Ok(((mean + (std * draw)?)? * self.vae.config().scaling_factor)?)

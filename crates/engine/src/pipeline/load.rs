@@ -9,9 +9,10 @@ use infill_networks::weights::Weights;
 use infill_networks::{DType, Device};
 use serde_json::Value;
 
+use super::fit::{self, Words};
 use super::{Observer, Pipeline, Progress, TextEncoder};
+use crate::Result;
 use crate::scheduler::SchedulerConfig;
-use crate::{Error, Result};
 
 /// How a checkpoint is loaded.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A configuration value that is not implemented, or tensors that are missing, surplus or misshapen: by name.
-    /// [`Error::Cancelled`] if the observer breaks between two components.
+    /// [`crate::Error::Refused`] for components that don't fit together. [`crate::Error::Cancelled`] if the observer breaks between two components.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, observer: &mut Observer<'_>) -> Result<Self> {
         let loader = Loader { checkpoint, options };
         let scheduler_config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
@@ -38,6 +39,7 @@ impl Pipeline {
         };
 
         let mut text_encoders = Vec::new();
+        let mut words = Words::new(checkpoint.family(), checkpoint.requires_aesthetics_score());
         for (component, tokenizer, tap) in
             [("text_encoder", "tokenizer", "te1"), ("text_encoder_2", "tokenizer_2", "te2")]
         {
@@ -49,6 +51,8 @@ impl Pipeline {
             // SDXL reads the second encoder's projection; its class name says whether there is one.
             let with_projection = checkpoint.class_of(component) == Some("CLIPTextModelWithProjection");
             let config = ClipTextConfig::from_json(component, loader.config(component)?)?;
+            fit::check_tokenizer(component, &tokenizer, &config)?;
+            words.add(&config, with_projection);
             let weights = loader.weights(component, dialect::text_encoder_key, options.dtype)?;
             let model = ClipTextModel::new(component, &config, &weights, with_projection)?;
             weights.finish()?;
@@ -57,20 +61,14 @@ impl Pipeline {
 
         observer.report(Progress::Loading { component: "unet" })?;
         let config = UNet2DConditionConfig::from_json("unet", loader.config("unet")?)?;
-        let channels = config.in_channels;
-        if channels != 4 && channels != 9 {
-            return Err(Error::Refused {
-                field: "unet in_channels",
-                value: channels.to_string(),
-                allowed: "9 (an inpainting model) or 4 (a base model)".into(),
-            });
-        }
+        fit::check_unet(&config, &words)?;
         let weights = loader.weights("unet", dialect::unet_key, options.dtype)?;
         let unet = UNet2DConditionModel::new(config, &weights)?;
         weights.finish()?;
 
         observer.report(Progress::Loading { component: "vae" })?;
         let config = AutoencoderKlConfig::from_json("vae", loader.config("vae")?)?;
+        fit::check_vae(&config)?;
         let vae_dtype = if config.force_upcast { DType::F32 } else { options.dtype };
         let weights = loader.weights("vae", dialect::vae_key, vae_dtype)?;
         let vae = AutoencoderKl::new(config, &weights)?;
@@ -87,6 +85,10 @@ impl Pipeline {
             device: options.device.clone(),
             dtype: options.dtype,
             vae_dtype,
+            posterior_noise_dtype: match checkpoint.family() {
+                Family::StableDiffusion => options.dtype,
+                Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => vae_dtype,
+            },
         })
     }
 }

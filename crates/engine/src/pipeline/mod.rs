@@ -6,6 +6,7 @@
 mod decode;
 mod denoise;
 mod encode;
+mod fit;
 mod load;
 pub mod merge;
 mod noise_source;
@@ -51,6 +52,10 @@ pub struct Pipeline {
     device: Device,
     dtype: DType,
     vae_dtype: DType,
+    /// The format that noise for a draw from the VAE's posterior is drawn in. diffusers' pipelines of SDXL widen the VAE
+    /// where it says `force_upcast`, and its noise with it; those of Stable Diffusion 1 and 2 leave it in the format of
+    /// the rest.
+    posterior_noise_dtype: DType,
 }
 
 /// One finished picture.
