@@ -32,6 +32,8 @@ pub(crate) struct Server {
     next_id: u64,
     /// The notifications that came so far.
     pub(crate) notifications: Vec<Value>,
+    /// What the server says of itself.
+    pub(crate) instructions: String,
 }
 
 impl Server {
@@ -42,6 +44,7 @@ impl Server {
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
         let answer = server.request("initialize", &params);
         assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
+        server.instructions = answer["result"]["instructions"].as_str().unwrap().to_owned();
         server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
         server
     }
@@ -74,7 +77,7 @@ impl Server {
             }
         });
         let input = child.stdin.take();
-        Self { child, input, lines, next_id: 1, notifications: Vec::new() }
+        Self { child, input, lines, next_id: 1, notifications: Vec::new(), instructions: String::new() }
     }
 
     /// Sends a line as it is.

@@ -4,6 +4,7 @@
 mod harness;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use infill_store::{JobStatus, Store};
 use serde_json::{Value, json};
@@ -57,6 +58,10 @@ fn a_picture_comes_out_and_is_the_input_outside_the_mask() {
             }
         }
         assert!(painted > 0, "nothing was painted");
+        let bytes = std::fs::read(path).unwrap();
+        let raw = String::from_utf8_lossy(&bytes);
+        assert!(raw.contains("\"modelId\":\"tiny-sd15-inpaint\""), "no recipe");
+        assert!(!raw.contains("file://"), "a path of this machine is in the recipe");
     }
 
     let kinds: Vec<_> =
@@ -200,13 +205,18 @@ fn what_is_no_message_never_ends_the_session() {
     assert!(server.finish().success());
 }
 
+/// A call that is still at work when its test has ended.
+fn endless() -> Value {
+    json!({
+        "name": TOOL, "_meta": {"progressToken": 1},
+        "arguments": arguments(&json!({"numInferenceSteps": 150, "numSamples": 128, "strength": 1}))
+    })
+}
+
 #[test]
 fn a_cancelled_run_stops_and_a_crash_leaves_no_job_open() {
     let dir = tempfile::tempdir().unwrap();
-    let endless = json!({
-        "name": TOOL, "_meta": {"progressToken": 1},
-        "arguments": arguments(&json!({"numInferenceSteps": 150, "numSamples": 128, "strength": 1}))
-    });
+    let endless = endless();
     let mut server = Server::start(dir.path());
     let cancelled = server.begin("tools/call", &endless);
     while !server.receive()["params"]["message"].as_str().is_some_and(|message| message.contains("step 2 ")) {
@@ -227,6 +237,36 @@ fn a_cancelled_run_stops_and_a_crash_leaves_no_job_open() {
     let statuses: Vec<_> = jobs.iter().map(|job| job.status).collect();
     assert_eq!(statuses, [JobStatus::Canceled, JobStatus::Success, JobStatus::Failure]);
     assert!(jobs[2].error.as_deref().unwrap().contains("the server ended"));
+}
+
+#[test]
+fn a_client_that_goes_away_stops_its_run_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    server.begin("tools/call", &endless());
+    while !server.receive()["params"]["message"].as_str().is_some_and(|message| message.contains("step 2 ")) {
+    }
+    let gone = Instant::now();
+    assert!(server.finish().success());
+    // Official clients end the process two seconds after they close its input.
+    assert!(gone.elapsed() < Duration::from_secs(2), "{:?}", gone.elapsed());
+    let statuses: Vec<_> =
+        Store::open(dir.path()).unwrap().jobs().unwrap().iter().map(|job| job.status).collect();
+    assert_eq!(statuses, [JobStatus::Canceled]);
+}
+
+#[test]
+fn the_models_that_are_here_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let result = server.call(&arguments(&json!({"modelId": "tiny"})));
+    let told = text(&result);
+    assert!(
+        told.starts_with("modelId is \"tiny\"; allowed: a model that is here (tiny-sd15-base, "),
+        "{told}"
+    );
+    assert!(server.instructions.contains("modelId is a model that is here (tiny-sd15-base, "));
+    assert!(server.finish().success());
 }
 
 #[cfg(unix)]

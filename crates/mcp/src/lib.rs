@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
+use tokio::sync::watch;
 
 use server::Server;
 use stdio::LineTransport;
@@ -43,11 +44,13 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// A folder or a store that can't be used, or a client that does not speak the protocol. A device that can't be
 /// opened is the error of each call.
 pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
-    let server = Server::new(Studio::open(options)?, tools::all()?);
+    // Nothing is ever sent: the channel closes with the input.
+    let (input_open, input_ended) = watch::channel(());
+    let server = Server::new(Studio::open(options)?, tools::all()?, input_ended);
     let running = server.running();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
-        let transport = LineTransport::new(tokio::io::stdin(), tokio::io::stdout());
+        let transport = LineTransport::new(tokio::io::stdin(), tokio::io::stdout(), input_open);
         match server.serve(transport).await {
             Ok(session) => session.waiting().await.map(|_| ()).map_err(|e| Error::Session(e.to_string())),
             // A client that leaves before it has said anything did nothing wrong.

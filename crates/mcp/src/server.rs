@@ -12,7 +12,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::progress::{HEARTBEAT, Teller};
@@ -34,11 +34,13 @@ pub(crate) struct Server {
     studio: Arc<Studio>,
     tools: Vec<Tool>,
     running: Arc<AtomicUsize>,
+    /// Closes with the input.
+    input: watch::Receiver<()>,
 }
 
 impl Server {
-    pub(crate) fn new(studio: Studio, tools: Vec<Tool>) -> Self {
-        Self { studio: Arc::new(studio), tools, running: Arc::default() }
+    pub(crate) fn new(studio: Studio, tools: Vec<Tool>, input: watch::Receiver<()>) -> Self {
+        Self { studio: Arc::new(studio), tools, running: Arc::default(), input }
     }
 
     /// How many calls are at work, also after the session.
@@ -54,7 +56,7 @@ impl ServerHandler for Server {
             .with_description("Offline inpainting with SDXL and SD 1.5");
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
             .with_server_info(implementation)
-            .with_instructions(INSTRUCTIONS)
+            .with_instructions(format!("{INSTRUCTIONS} modelId is {}.", self.studio.models_here()))
     }
 
     async fn list_tools(
@@ -80,6 +82,7 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(message, None));
         }
         let given = request.arguments.unwrap_or_default();
+        let mut input = self.input.clone();
         let (stages, mut heard) = mpsc::unbounded_channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let watch = Watch { stages, cancelled: cancelled.clone() };
@@ -87,28 +90,36 @@ impl ServerHandler for Server {
 
         let studio = self.studio.clone();
         let running = Running::new(&self.running);
-        let mut work = tokio::task::spawn_blocking(move || {
+        let work = tokio::task::spawn_blocking(move || {
             let _running = running;
             studio.call(&given, &watch)
         });
-        loop {
-            tokio::select! {
-                biased;
-                // By the client, or because the session is over.
-                () = context.ct.cancelled(), if !cancelled.load(Ordering::Relaxed) => {
-                    cancelled.store(true, Ordering::Relaxed);
+        // Ends with the work, which then drops its side of the channel.
+        let told = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    stage = heard.recv() => match stage {
+                        Some(stage) => teller.tell(stage).await,
+                        None => return,
+                    },
+                    () = sleep(HEARTBEAT) => teller.beat().await,
                 }
-                Some(stage) = heard.recv() => teller.tell(stage).await,
-                outcome = &mut work => {
-                    let result = outcome.unwrap_or_else(|error| {
-                        tracing::error!(%error, "a call failed inside");
-                        reply::failure(&["the call failed inside; see the server's log".to_owned()])
-                    });
-                    return Ok(CallToolResponse::from(result));
-                }
-                () = sleep(HEARTBEAT) => teller.beat().await,
             }
+        };
+        // From then on nobody is told: a notification would wait for ever once the input has ended. The SDK itself stops
+        // a call only seconds after that, when hosts have killed the process.
+        tokio::select! {
+            biased;
+            () = context.ct.cancelled() => cancelled.store(true, Ordering::Relaxed),
+            _ = input.changed() => cancelled.store(true, Ordering::Relaxed),
+            () = told => {}
         }
+        let result = work.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call failed inside");
+            reply::failure(&["the call failed inside; see the server's log".to_owned()])
+        });
+        Ok(CallToolResponse::from(result))
     }
 
     // The SDK answers these with empty lists although the server declares none of them.

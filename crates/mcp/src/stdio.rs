@@ -11,7 +11,7 @@ use rmcp::model::{ErrorCode, ErrorData, JsonRpcMessage};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::envelope::{IdScanner, id_of};
 
@@ -33,12 +33,20 @@ pub(crate) struct LineTransport<W> {
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> LineTransport<W> {
-    /// Reads `input` on a task of its own; call it within a runtime.
-    pub(crate) fn new(input: impl AsyncRead + Send + Unpin + 'static, output: W) -> Self {
+    /// Reads `input` on a task of its own, which keeps `open` until the input ends; call it within a runtime.
+    pub(crate) fn new(
+        input: impl AsyncRead + Send + Unpin + 'static,
+        output: W,
+        open: watch::Sender<()>,
+    ) -> Self {
         let output = Arc::new(Mutex::new(Some(output)));
         let (sender, messages) = mpsc::channel(WAITING);
         let reader = LineReader { input: BufReader::new(input), line: Vec::new() };
-        tokio::spawn(read_messages(reader, sender, output.clone()));
+        let reading = read_messages(reader, sender, output.clone());
+        tokio::spawn(async move {
+            reading.await;
+            drop(open);
+        });
         Self { messages, output, begun: false }
     }
 }
@@ -228,7 +236,7 @@ mod tests {
         tokio::spawn(async move {
             to.write_all(&lines).await.unwrap();
         });
-        Wire { transport: LineTransport::new(input, output), answers }
+        Wire { transport: LineTransport::new(input, output, watch::channel(()).0), answers }
     }
 
     async fn answers(mut wire: Wire) -> Vec<serde_json::Value> {

@@ -69,9 +69,7 @@ impl Studio {
     pub(crate) fn open(options: &ServeOptions) -> Result<Self> {
         let store = Store::open(&options.store_dir)?;
         // The clients of these jobs went away with the process that ran them.
-        for job in store.abandoned_jobs()? {
-            store.fail_job(&job.id, "the server ended before the job was done")?;
-        }
+        fail(&store, &store.abandoned_jobs()?)?;
         let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?;
         let models_dir =
             options.models_dir.clone().or_else(|| places::models_dir().filter(|dir| dir.is_dir()));
@@ -171,7 +169,8 @@ impl Studio {
     /// A model by its id in the catalogue, by the name of its folder in the models folder, or by a path under an
     /// allowed folder.
     fn checkpoint(&self, id: &str) -> std::result::Result<Checkpoint, Refusal> {
-        let refused = |error: infill_models::Error| (show_text(id), format!("a model that is here; {error}"));
+        let refused =
+            |error: infill_models::Error| (show_text(id), format!("{}; {error}", self.models_here()));
         if Path::new(id).is_absolute() {
             return Checkpoint::open(&self.model_folders.resolve(Path::new(id))?).map_err(refused);
         }
@@ -180,6 +179,20 @@ impl Studio {
             dir = self.model_folders.resolve(&dir)?;
         }
         Checkpoint::open(&dir).map_err(refused)
+    }
+
+    /// What a call can name as its model.
+    pub(crate) fn models_here(&self) -> String {
+        let known = catalogue::manifests().unwrap_or_default().into_iter().map(|manifest| manifest.id);
+        let mut ids: Vec<String> =
+            known.filter(|id| catalogue::locate(id, self.models_dir.as_deref()).is_ok()).collect();
+        let entries = self.models_dir.iter().filter_map(|dir| dir.read_dir().ok()).flatten().flatten();
+        let folders = entries.filter(|entry| entry.path().join("model_index.json").is_file());
+        ids.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        ids.sort();
+        ids.dedup();
+        let models = if ids.is_empty() { "none yet".into() } else { ids.join(", ") };
+        format!("a model that is here ({models})")
     }
 
     fn run(&self, prepared: Prepared, watch: &Watch) -> std::result::Result<CallToolResult, String> {
@@ -295,7 +308,16 @@ impl Run<'_> {
 
     fn keep(&self, painted: &Painted, image: &AssetId) -> infill_engine::Result<Made> {
         let mut recipe = self.inference.clone();
-        recipe["modelId"] = json!(self.inpaint.model_id);
+        if let Some(recipe) = recipe.as_object_mut() {
+            // Where this machine keeps its files is nobody's business, and would make other bytes on each machine.
+            for path in ["image", "mask"] {
+                recipe.shift_remove(path);
+            }
+        }
+        let model = self.inpaint.model_id.as_deref().map(Path::new);
+        let model =
+            model.filter(|id| id.is_absolute()).and_then(Path::file_name).or(model.map(Path::as_os_str));
+        recipe["modelId"] = json!(model.map(|name| name.to_string_lossy()));
         recipe["seed"] = json!(painted.seed.to_string());
         recipe["numSamples"] = json!(1);
         let recipe = recipe.to_string();
@@ -324,6 +346,18 @@ impl Run<'_> {
             preview: preview::jpeg(&painted.picture.to_rgb8(), budget),
         })
     }
+}
+
+/// Ends jobs that nobody waits for any more.
+fn fail(store: &Store, jobs: &[infill_store::Job]) -> infill_store::Result<()> {
+    for job in jobs {
+        match store.fail_job(&job.id, "the server ended before the job was done") {
+            // Another server that is just starting was quicker.
+            Ok(()) | Err(infill_store::Error::Finished { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn fault(name: &str, value: &str, allowed: &str) -> String {
@@ -421,18 +455,36 @@ fn dry_run(prepared: &Prepared) -> CallToolResult {
     let Prepared { inpaint, request, .. } = prepared;
     let steps = request.steps_after_strength().unwrap_or(inpaint.steps as usize);
     let text = format!(
-        "Dry run: the arguments are fine and nothing was run. {} pictures of {}x{} pixels, {steps} steps each, would \
-         cost no units, only time on this machine.",
-        inpaint.samples,
+        "Dry run: the arguments are fine and nothing was run. {} of {}x{} pixels, {} each, would cost no units, only \
+         time on this machine.",
+        counted(inpaint.samples as usize, "picture"),
         request.plan().work.width,
-        request.plan().work.height
+        request.plan().work.height,
+        counted(steps, "step"),
     );
     reply::checked(text, &inpaint.warnings)
 }
 
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn two_servers_may_start_at_once_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::open(dir.path()).unwrap().create_job("inference", "{}").unwrap();
+        let (one, other) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+        let (seen, also_seen) = (one.abandoned_jobs().unwrap(), other.abandoned_jobs().unwrap());
+        assert_eq!((seen.len(), also_seen.len()), (1, 1));
+        fail(&one, &seen).unwrap();
+        fail(&other, &also_seen).unwrap();
+        assert_eq!(other.job(&seen[0].id).unwrap().status, JobStatus::Failure);
+    }
 
     fn work(width: u32, height: u32, family: Family) -> (u32, u32) {
         let size = work_size(Size { width, height }, family);

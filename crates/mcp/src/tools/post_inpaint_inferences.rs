@@ -31,8 +31,8 @@ better than a data URL for anything but the smallest picture. The model runs on 
 seconds on a GPU and minutes on a CPU, in proportion to numInferenceSteps x strength x numSamples x width x height, so \
 give numSamples 1 unless several pictures are wanted. Nothing is overwritten: each result is a new asset, and its \
 text gives the asset id, the file and the seed. Sample i is drawn with seed + i; the same seed and arguments give the \
-same picture. Leave width and height out to work at the picture's own size, or give them in its proportions. Not available here and refused: concepts, \
-modelEpoch, baseModelId, negativePromptStrength.";
+same picture. Leave width and height out to work at the picture's own size, or give them in its \
+proportions. Not available here and refused: concepts, modelEpoch, baseModelId, negativePromptStrength.";
 
 /// How far a picture may be changed.
 const STRENGTH: RangeInclusive<f64> = 0.01..=1.0;
@@ -272,10 +272,11 @@ fn read_seed(text: &str) -> Option<u64> {
     text.parse::<u64>().ok().or_else(|| text.parse::<i64>().ok().map(i64::cast_unsigned))
 }
 
-/// A seed for a call that gives none: the standard library seeds its hash maps from the system.
+/// A seed for a call that gives none: the standard library seeds its hash maps from the system. 32 bits, since torch's
+/// generator knows no more of a seed.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
+    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
 }
 
 /// `((word))`, `[[word]]` or `(word:1.2)`, as other tools write weights.
