@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use infill_engine::scheduler::SchedulerKind;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -61,9 +63,10 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
     /// Number format: auto, f32, f16 or bf16 [default: auto, f32 on the CPU and f16 elsewhere]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(["auto", "f32", "f16", "bf16"]))]
     pub(crate) dtype: Option<String>,
-    /// Folder in which models are looked up by their id
+    /// Folder in which models are looked up by their id [default: ~/.local/share/infill/models]
     #[arg(long, value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
 }
@@ -101,14 +104,16 @@ pub(crate) struct InpaintArgs {
     /// How much of the picture under the mask is noised away, above 0 and up to 1 [default: 0.75]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
-    /// How closely the prompt is followed; up to 1 not at all [default: 6 for SDXL, 7.5 for SD 1.5]
+    /// How strongly the prompt guides each step; up to 1 guidance is off and --negative does nothing [default: 6 for
+    /// SDXL, 7.5 for SD 1.5]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
     pub(crate) guidance: Option<f64>,
     /// How far guidance keeps the unguided contrast, 0 to 1 [default: 0]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
     pub(crate) guidance_rescale: Option<f64>,
-    /// diffusers class name of the scheduler, such as EulerDiscreteScheduler [default: the model's own]
+    /// diffusers' class name of the scheduler [default: the model's own]
     #[arg(long, value_name = "CLASS")]
+    #[arg(value_parser = PossibleValuesParser::new(SchedulerKind::ALL.map(SchedulerKind::name)))]
     pub(crate) scheduler: Option<String>,
     /// Noise that DDIM and TCD add at each step, 0 to 1 [default: 0]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
@@ -135,7 +140,8 @@ pub(crate) struct InpaintArgs {
     #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true, conflicts_with = "no_merge")]
     pub(crate) feather: Option<u32>,
     /// Whose noise in half precision: torch (2.12 and newer) or torch-2.11 (and older) [default: torch]
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(["torch", "torch-2.11"]))]
     pub(crate) noise_rule: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -148,7 +154,7 @@ pub(crate) struct InpaintArgs {
     /// Print one JSON object on standard output instead of the paths
     #[arg(long)]
     pub(crate) json: bool,
-    /// No progress and no notes on standard error
+    /// No progress, no notes and no warnings on standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
@@ -224,7 +230,7 @@ pub(crate) enum ModelsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsPlace {
-    /// Folder in which models are looked up by their id
+    /// Folder in which models are looked up by their id [default: ~/.local/share/infill/models]
     #[arg(long, value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
     /// Print one JSON value

@@ -20,6 +20,7 @@ mod stderr;
 mod stdout;
 mod usage;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -74,7 +75,8 @@ fn usage(error: &clap::Error) -> Result<()> {
 
 /// Logs go to standard error, as much as `INFILL_LOG` asks for; a server tells of warnings by itself.
 fn log_to_stderr(command: &Command) -> Result<()> {
-    let default = if matches!(command, Command::Serve(_)) { "warn" } else { "off" };
+    // What a client did wrong is an answer to that client.
+    let default = if matches!(command, Command::Serve(_)) { "warn,rmcp=error" } else { "off" };
     let directives = std::env::var("INFILL_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(&directives).map_err(|_| {
         Failure::value(
@@ -83,6 +85,7 @@ fn log_to_stderr(command: &Command) -> Result<()> {
             "off, error, warn, info, debug, trace, or tracing's directives",
         )
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     Ok(())
 }

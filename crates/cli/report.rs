@@ -16,7 +16,13 @@ pub(crate) struct Model {
     pub(crate) digest: String,
     /// True for a UNet that sees the mask; false where the known region is put back after each step.
     pub(crate) inpainting: bool,
+    /// True where a second text encoder has a prompt of its own.
+    #[serde(skip)]
+    pub(crate) two_encoders: bool,
 }
+
+/// Those whose steps draw as much noise as `eta` says.
+const SCHEDULERS_WITH_ETA: [&str; 2] = ["DDIMScheduler", "TCDScheduler"];
 
 /// What all pictures of a run have in common, after every default.
 #[derive(Debug, Clone, Serialize)]
@@ -85,6 +91,20 @@ pub(crate) fn warnings(params: &InpaintParams, recipe: &Recipe) -> Vec<String> {
         warnings.push(format!(
             "{} is not an inpainting model: the kept part is put back after each step, and edges may show",
             recipe.model.name
+        ));
+    }
+    let second = params.prompt_2.is_some() || params.negative_prompt_2.is_some();
+    if second && !recipe.model.two_encoders {
+        warnings.push(format!(
+            "{} has one text encoder: --prompt-2 and --negative-2 do nothing",
+            recipe.model.name
+        ));
+    }
+    if recipe.eta > 0.0 && !SCHEDULERS_WITH_ETA.contains(&recipe.scheduler.as_str()) {
+        warnings.push(format!(
+            "eta does nothing with {}; with {} it does",
+            recipe.scheduler,
+            SCHEDULERS_WITH_ETA.join(" and ")
         ));
     }
     let negative = params.negative_prompt.is_some() || params.negative_prompt_2.is_some();

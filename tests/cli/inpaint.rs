@@ -154,3 +154,33 @@ fn an_earlier_result_is_replaced_and_an_input_only_by_force() {
     place.infill(&[&args[..], &small[..], &["--force"]].concat()).succeeded();
     assert_ne!(place.read("in.png"), before);
 }
+
+#[test]
+fn flags_without_an_effect_are_told() {
+    let place = Place::new();
+    let small = ["--steps", "2", "--out", "a.png", "--eta", "0.5"];
+    let run = place.inpaint(&[&small[..], &["--prompt-2", "x"]].concat()).succeeded();
+    assert!(
+        run.stderr.contains("has one text encoder: --prompt-2 and --negative-2 do nothing"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("eta does nothing with PNDMScheduler"), "{}", run.stderr);
+    let run = place.inpaint(&[&small[..], &["--scheduler", "DDIMScheduler"]].concat()).succeeded();
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn a_log_is_plain_text_where_there_is_no_terminal() {
+    let place = Place::new();
+    let run = Run::of(
+        &place
+            .inpaint_command()
+            .args(["--steps", "2", "--out", "a.png"])
+            .env("INFILL_LOG", "info")
+            .output()
+            .unwrap(),
+    )
+    .succeeded();
+    assert!(run.stderr.contains("loading unet") && !run.stderr.contains('\u{1b}'), "{}", run.stderr);
+}

@@ -53,6 +53,8 @@ fn the_server_s_folders_are_checked() {
     let place = Place::new();
     place.infill(&["serve", "--allow-dir", "none"]).refused(2, &["--allow-dir is none", "folder"]);
     place.infill(&["serve", "--models", "none"]).refused(2, &["--models is none", "folder"]);
+    place.write("file", "");
+    place.infill(&["serve", "--store", "file"]).refused(2, &["the store can't be opened", "file"]);
     place.infill(&["serve", "--device", "tpu"]).refused(2, &["--device is \"tpu\"", "cuda:N"]);
 }
 

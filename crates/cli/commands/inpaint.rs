@@ -14,7 +14,7 @@ use infill_engine::mask::Mask;
 use infill_engine::noise::NoiseEra;
 use infill_engine::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest, SchedulerChoice};
-use infill_models::{Checkpoint, catalogue};
+use infill_models::{Checkpoint, Family, catalogue};
 
 use crate::args::{HalfRule, InpaintArgs};
 use crate::commands::models::family_name;
@@ -254,6 +254,7 @@ fn recipe(
             family: family_name(checkpoint.family()),
             digest: checkpoint.digest()?,
             inpainting: pipeline.is_inpaint_model(),
+            two_encoders: checkpoint.family() == Family::StableDiffusionXl,
         },
         prompt: params.prompt.clone(),
         prompt_2: params.prompt_2.clone(),

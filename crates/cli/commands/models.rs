@@ -54,7 +54,8 @@ pub(crate) fn run(command: &ModelsCommand, settings: &Settings) -> Result<()> {
             if place.json {
                 return stdout::json(&models);
             }
-            models.iter().try_for_each(|model| stdout::line(&list_line(model)))
+            let width = models.iter().map(|model| model.id.chars().count()).max().unwrap_or(0);
+            models.iter().try_for_each(|model| stdout::line(&list_line(model, width)))
         }
         ModelsCommand::Show { model, place } => {
             let checkpoint =
@@ -109,10 +110,11 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
     Ok(known.chain(others).collect())
 }
 
-fn list_line(model: &Listed) -> String {
+/// `width` is the longest id's.
+fn list_line(model: &Listed, width: usize) -> String {
     let name = model.name.as_deref().unwrap_or("your own");
     let dir = model.dir.as_deref().unwrap_or("not on this machine");
-    format!("{:<16} {name:<36} {dir}", model.id)
+    format!("{:<width$} {name:<36} {dir}", model.id)
 }
 
 fn shown(checkpoint: &Checkpoint) -> Result<Shown<'_>> {
