@@ -1,8 +1,13 @@
 //! The two-dimensional convolution.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 use crate::cpu;
+
+/// The most patch values held at once where candle gathers them before its matrix product, as it does on Metal and on
+/// CUDA without cuDNN: 4 GiB of them in `f32`. It counts its threads in 32 bits, so that from 2^32 on it would leave a
+/// part of the output undone without a word: a picture of 2048 x 2048 in the VAE's last level needs twice that.
+const MAX_PATCHES: usize = 1 << 30;
 
 /// Convolves `x` (B, C, H, W) with `weight` (O, C, kh, kw) and adds `bias` (O): (B, O, H', W') with
 /// `H' = (H + 2 padding - kh) / stride + 1` and W' likewise. `padding` is zeros on all four sides.
@@ -24,16 +29,47 @@ pub fn conv2d(
         let op = cpu::conv2d::Conv2d { stride, padding };
         return wide(x)?.apply_op3_no_bwd(&wide(weight)?, &bias, &op)?.to_dtype(x.dtype());
     }
-    let out = composed(x, weight, stride, padding)?;
+    let out = composed(x, weight, stride, padding, MAX_PATCHES)?;
     match bias {
         Some(bias) => out.broadcast_add(&bias.reshape((1, out_channels, 1, 1))?),
         None => Ok(out),
     }
 }
 
-/// candle's own convolution. Both operands are made contiguous: its Metal path reads the wrong buffer otherwise.
-fn composed(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    x.contiguous()?.conv2d(&weight.contiguous()?, padding, stride, 1, 1)
+/// candle's own convolution, over as much of the output at a time as needs `max_patches` values.
+///
+/// Both operands are made contiguous: its Metal path reads the wrong buffer otherwise.
+fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    stride: usize,
+    padding: usize,
+    max_patches: usize,
+) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let (_, _, kh, kw) = weight.dims4()?;
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    if height + 2 * padding < kh || width + 2 * padding < kw || stride == 0 {
+        bail!("conv2d: picture {:?}, weight {:?}, stride {stride}", x.shape(), weight.shape())
+    }
+    let out_height = (height + 2 * padding - kh) / stride + 1;
+    let out_width = (width + 2 * padding - kw) / stride + 1;
+    let per_row = channels * kh * kw * out_width;
+    if batch * out_height * per_row <= max_patches {
+        return x.conv2d(&weight, padding, stride, 1, 1);
+    }
+    let rows = (max_patches / per_row.max(1)).max(1);
+    let picture = |i: usize| {
+        let padded = x.narrow(0, i, 1)?.pad_with_zeros(2, padding, padding)?;
+        let padded = padded.pad_with_zeros(3, padding, padding)?;
+        let slices = (0..out_height).step_by(rows).map(|first| {
+            let count = rows.min(out_height - first);
+            let needed = padded.narrow(2, first * stride, (count - 1) * stride + kh)?;
+            needed.contiguous()?.conv2d(&weight, 0, stride, 1, 1)
+        });
+        Tensor::cat(&slices.collect::<Result<Vec<_>>>()?, 2)
+    };
+    Tensor::cat(&(0..batch).map(picture).collect::<Result<Vec<_>>>()?, 0)
 }
 
 #[cfg(test)]
@@ -86,6 +122,20 @@ mod tests {
             let (x, weight, bias) = (noise(&[b, c, h, w], 1), noise(&[o, c, kernel, kernel], 2), noise(&[o], 3));
             let out = conv2d(&x, &weight, Some(&bias), stride, padding).unwrap();
             assert_close(&out, &naive(&x, &weight, &bias, stride, padding), 1e-5);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn slices_match_the_naive_loop(
+            b in 1usize..3, c in 1usize..4, h in 3usize..9, w in 3usize..9,
+            kernel in prop::sample::select(vec![1usize, 3]), stride in 1usize..3, padding in 0usize..2,
+            max_patches in 1usize..400
+        ) {
+            let (x, weight) = (noise(&[b, c, h, w], 1), noise(&[2, c, kernel, kernel], 2));
+            let out = composed(&x, &weight, stride, padding, max_patches).unwrap();
+            assert_close(&out, &naive(&x, &weight, &noise(&[2], 3).zeros_like().unwrap(), stride, padding), 1e-5);
         }
     }
 
