@@ -22,7 +22,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
-use crate::{Error, Result};
+use crate::{Error, Result, bounds};
 
 /// The largest file of a tokenizer that is read; CLIP's `tokenizer.json` has 3.6 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -357,9 +357,11 @@ fn parse_vocab(vocab: Map<String, Value>, path: &Path) -> Result<Vocab> {
 }
 
 fn token_id(token: &str, id: &Value, path: &Path) -> Result<u32> {
-    id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::File {
+    let most = *bounds::TOKENS.end() - 1;
+    let known = id.as_u64().filter(|id| *id <= most as u64);
+    known.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::File {
         path: path.to_owned(),
-        reason: format!("gives token {token:?} the id {id}; needed: a whole number from 0"),
+        reason: format!("gives token {token:?} the id {id}; needed: a whole number from 0 to {most}"),
     })
 }
 

@@ -137,6 +137,12 @@ fn damaged_folders_are_refused_with_the_file() {
     };
     spoil("vocab.json", "{", "vocab.json: is not a JSON object");
     spoil("vocab.json", r#"{"a": -1}"#, r#"gives token "a" the id -1"#);
+    let highest = r#"{"<|startoftext|>": 0, "a": 4294967295}"#;
+    spoil(
+        "vocab.json",
+        highest,
+        r#"gives token "a" the id 4294967295; needed: a whole number from 0 to 262143"#,
+    );
     spoil("vocab.json", r#"{"a": 1}"#, "out of vocabulary");
     spoil("merges.txt", "#version: 0.2\na b c\n", r#"has the merge "a b c""#);
     spoil("merges.txt", "#version: 0.2\nnot there\n", "out of vocabulary");
