@@ -4,7 +4,7 @@
 //!
 //! # Architecture invariant
 //!
-//! Only this crate writes standard output, and only through `stdout`. A command that fails leaves one sentence on
+//! Only this crate writes standard output, and only through `stdout`, but for the server, whose wire it is. A command that fails leaves one sentence on
 //! standard error, an exit code, and no half-written file.
 
 mod args;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use infill_engine::geometry::Size;
 use infill_engine::request::InpaintParams;
 use serde::Serialize;
 
@@ -20,6 +21,9 @@ pub(crate) struct Model {
     #[serde(skip)]
     pub(crate) two_encoders: bool,
 }
+
+/// Twice the side that SDXL was trained at.
+const LARGE: u32 = 2048;
 
 /// Those whose steps draw as much noise as `eta` says.
 const SCHEDULERS_WITH_ETA: [&str; 2] = ["DDIMScheduler", "TCDScheduler"];
@@ -117,7 +121,30 @@ pub(crate) fn warnings(params: &InpaintParams, recipe: &Recipe) -> Vec<String> {
     warnings
 }
 
+/// What to know before a run that may take hours, where the models were trained at 512 and 1024.
+pub(crate) fn large_work(work: Size) -> Option<String> {
+    (work.width.max(work.height) > LARGE).then(|| {
+        format!(
+            "the networks work at {}x{} pixels, which takes long and much memory; --width and --height set a smaller \
+             size, --crop-padding works on the mask's surroundings alone",
+            work.width, work.height
+        )
+    })
+}
+
 /// A path as the reports give it.
 pub(crate) fn path_text(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_large_work_is_told() {
+        assert_eq!(large_work(Size { width: 2048, height: 2048 }), None);
+        let note = large_work(Size { width: 64, height: 2056 }).unwrap_or_default();
+        assert!(note.starts_with("the networks work at 64x2056 pixels"), "{note}");
+    }
 }

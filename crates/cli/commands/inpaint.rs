@@ -58,6 +58,9 @@ struct Done {
 pub(crate) fn run(args: &InpaintArgs, settings: &Settings) -> Result<()> {
     let job = prepare(args, settings)?;
     let bar = job.watch.bar();
+    if let Some(note) = report::large_work(job.request.plan().work).filter(|_| !args.quiet) {
+        bar.suspend(|| stderr::line(&format!("note: {note}")));
+    }
     let (sender, inbox) = mpsc::channel();
     let interrupt = sender.clone();
     cancel::install(move || {
