@@ -143,13 +143,13 @@ impl Scratch {
     fn attend(&mut self, simd: Simd, k: &[f32], v: &[f32], (keys, width): (usize, usize), out: &mut [f32]) {
         for (k, scores) in k.chunks_exact(MR * width).zip(self.scores.chunks_mut(MR * NR)) {
             let mut tile = [[0f32; NR]; MR];
-            simd.multiply(k, &self.queries, &mut tile);
+            simd.multiply(k, &self.queries, &mut tile.each_mut().map(|row| row.as_mut_slice()), 0);
             scores.copy_from_slice(&tile.as_flattened()[..scores.len()]);
         }
         let inverse_sums = softmax_columns(simd, &mut self.scores);
         for (group, v) in v.chunks_exact(MR * keys).enumerate() {
             let mut tile = [[0f32; NR]; MR];
-            simd.multiply(v, &self.scores, &mut tile);
+            simd.multiply(v, &self.scores, &mut tile.each_mut().map(|row| row.as_mut_slice()), 0);
             for (channel, values) in (group * MR..width).zip(&tile) {
                 for ((row, value), inverse) in out.chunks_exact_mut(width).zip(values).zip(&inverse_sums) {
                     row[channel] = value * inverse;

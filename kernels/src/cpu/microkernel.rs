@@ -7,8 +7,8 @@ pub(super) const MR: usize = 12;
 /// Columns of a tile.
 pub(super) const NR: usize = 32;
 
-/// One tile.
-type Tile = [[f32; NR]; MR];
+/// One tile: MR slices of NR values.
+type Tile<'a> = [&'a mut [f32]; MR];
 
 /// How the processor multiplies; found once per operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,21 +34,23 @@ impl Simd {
         Self::Portable
     }
 
-    /// `tile += a * b`, where `a` holds k columns of MR values and `b` holds k rows of NR values.
-    pub(super) fn multiply(self, a: &[f32], b: &[f32], tile: &mut Tile) {
+    /// `tile += a * b`, where `a` holds k columns of MR values and `b` holds k rows of NR values. The tile is the NR
+    /// values of each of the MR rows from `column` on.
+    pub(super) fn multiply(self, a: &[f32], b: &[f32], rows: &mut [&mut [f32]; MR], column: usize) {
         let depth = a.len() / MR;
         assert_eq!(b.len(), depth * NR, "the two sides of a tile differ in depth");
+        let mut tile: Tile<'_> = rows.each_mut().map(|row| &mut row[column..column + NR]);
         match self {
             // SAFETY: `detect` saw the feature; `a` holds `depth` columns by the division above, `b` as many rows by
-            // the assertion.
+            // the assertion; each row of the tile is a slice of NR values.
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
-            Self::Avx512 => unsafe { avx512(depth, a.as_ptr(), b.as_ptr(), tile) },
+            Self::Avx512 => unsafe { avx512(depth, a.as_ptr(), b.as_ptr(), &mut tile) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
-            Self::Avx2 => unsafe { avx2(depth, a.as_ptr(), b.as_ptr(), tile) },
-            Self::Portable => portable(a, b, tile),
+            Self::Avx2 => unsafe { avx2(depth, a.as_ptr(), b.as_ptr(), &mut tile) },
+            Self::Portable => portable(a, b, &mut tile),
         }
     }
 }
@@ -58,7 +60,7 @@ impl Simd {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code)]
-unsafe fn avx512(depth: usize, mut a: *const f32, mut b: *const f32, tile: &mut Tile) {
+unsafe fn avx512(depth: usize, mut a: *const f32, mut b: *const f32, tile: &mut Tile<'_>) {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps};
     // SAFETY: all offsets stay within the lengths that the caller vouches for, and within the tile.
     unsafe {
@@ -90,7 +92,7 @@ unsafe fn avx512(depth: usize, mut a: *const f32, mut b: *const f32, tile: &mut 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[allow(unsafe_code)]
-unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, tile: &mut Tile) {
+unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, tile: &mut Tile<'_>) {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps};
     const ROWS: usize = 6;
     // SAFETY: all offsets stay within the lengths that the caller vouches for, and within the tile.
@@ -122,7 +124,7 @@ unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, tile: &mut Tile) {
 }
 
 /// For other processors: rows in turn, columns left to the compiler's vectors.
-fn portable(a: &[f32], b: &[f32], tile: &mut Tile) {
+fn portable(a: &[f32], b: &[f32], tile: &mut Tile<'_>) {
     for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(NR)) {
         for (row, &x) in tile.iter_mut().zip(a) {
             for (sum, &y) in row.iter_mut().zip(b) {
@@ -142,7 +144,7 @@ mod tests {
         let a: Vec<f32> = (0..depth * MR).map(|i| ((i * 7 % 23) as f32 - 11.0) / 8.0).collect();
         let b: Vec<f32> = (0..depth * NR).map(|i| ((i * 5 % 19) as f32 - 9.0) / 4.0).collect();
         let mut expected = [[0.5; NR]; MR];
-        portable(&a, &b, &mut expected);
+        portable(&a, &b, &mut expected.each_mut().map(|row| row.as_mut_slice()));
         let mut paths = vec![Simd::detect()];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -150,7 +152,7 @@ mod tests {
         }
         for simd in paths {
             let mut tile = [[0.5; NR]; MR];
-            simd.multiply(&a, &b, &mut tile);
+            simd.multiply(&a, &b, &mut tile.each_mut().map(|row| row.as_mut_slice()), 0);
             // The values are small multiples of 1/32: every sum is exact on every path.
             assert_eq!(tile, expected, "{simd:?}");
         }

@@ -1,5 +1,7 @@
 //! The matrix product of one piece of an output: whatever the right side is gathered from.
 
+use std::ops::Range;
+
 use super::microkernel::{MR, NR, Simd};
 
 /// Depth of one pass: a packed block of the right side (DEPTH x a few hundred columns) stays in the second-level cache.
@@ -72,16 +74,24 @@ pub(super) fn product(
             left.pack_left(group * MR, rows.len(), from, columns);
             for (panel, block) in right.chunks_exact(NR * depth).take(count.div_ceil(NR)).enumerate() {
                 let part = panel * NR..(panel * NR + NR).min(count);
-                let mut tile = [[0f32; NR]; MR];
-                for (tile, row) in tile.iter_mut().zip(rows.iter()) {
-                    tile[..part.len()].copy_from_slice(&row[part.clone()]);
-                }
-                simd.multiply(columns, block, &mut tile);
-                for (tile, row) in tile.iter().zip(rows.iter_mut()) {
-                    row[part.clone()].copy_from_slice(&tile[..part.len()]);
+                match <&mut [&mut [f32]; MR]>::try_from(&mut *rows) {
+                    Ok(rows) if part.len() == NR => simd.multiply(columns, block, rows, part.start),
+                    _ => edge(simd, columns, block, rows, part),
                 }
             }
         }
+    }
+}
+
+/// A tile that is not whole, by way of one that is.
+fn edge(simd: Simd, columns: &[f32], block: &[f32], rows: &mut [&mut [f32]], part: Range<usize>) {
+    let mut tile = [[0f32; NR]; MR];
+    for (tile, row) in tile.iter_mut().zip(rows.iter()) {
+        tile[..part.len()].copy_from_slice(&row[part.clone()]);
+    }
+    simd.multiply(columns, block, &mut tile.each_mut().map(|row| row.as_mut_slice()), 0);
+    for (tile, row) in tile.iter().zip(rows.iter_mut()) {
+        row[part.clone()].copy_from_slice(&tile[..part.len()]);
     }
 }
 
