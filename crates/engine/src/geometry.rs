@@ -1,5 +1,7 @@
 //! Where things lie: the crop of the picture, the size at which networks work, and the way back. Integers only.
 
+use std::ops::RangeInclusive;
+
 use crate::{Error, Result};
 
 /// The VAE's scale: work sizes are multiples of it.
@@ -58,7 +60,7 @@ pub struct Plan {
 
 impl Plan {
     /// The whole picture, resized to `width` x `height`; a side that isn't given is the picture's own, rounded to the
-    /// nearest multiple of 8 and kept within 64..=4096.
+    /// nearest multiple of 8 and, in its proportions, kept within 64..=4096.
     ///
     /// # Errors
     ///
@@ -186,16 +188,27 @@ fn placement(crop: Size, work: Size) -> Rect {
     Rect { x: work.width / 2 - width / 2, y: work.height / 2 - height / 2, width, height }
 }
 
+/// The picture's own size, brought within `sides` in its own proportions as far as that goes, in multiples of 8.
+pub fn own_work_size(picture: Size, sides: &RangeInclusive<u32>) -> Size {
+    let (least, most) = (f64::from(*sides.start()), f64::from(*sides.end()));
+    let (width, height) = (f64::from(picture.width), f64::from(picture.height));
+    let scale = (least / width.min(height)).max(1.0).min(most / width.max(height));
+    let step = f64::from(STEP);
+    let side = |side: f64| ((side * scale / step + 0.5).floor() * step).clamp(least, most) as u32;
+    Size { width: side(width), height: side(height) }
+}
+
 fn work_size(picture: Size, width: Option<u32>, height: Option<u32>) -> Result<Size> {
+    let own = own_work_size(picture, &(MIN_SIDE..=MAX_SIDE));
     Ok(Size {
-        width: work_side("width", width, picture.width)?,
-        height: work_side("height", height, picture.height)?,
+        width: work_side("width", width, own.width)?,
+        height: work_side("height", height, own.height)?,
     })
 }
 
 fn work_side(field: &'static str, asked: Option<u32>, own: u32) -> Result<u32> {
     match asked {
-        None => Ok((own.saturating_add(STEP / 2) / STEP * STEP).clamp(MIN_SIDE, MAX_SIDE)),
+        None => Ok(own),
         Some(side) if side.is_multiple_of(STEP) && (MIN_SIDE..=MAX_SIDE).contains(&side) => Ok(side),
         Some(side) => Err(Error::Refused {
             field,
@@ -223,6 +236,8 @@ mod tests {
         assert_eq!(plan.work, size(512, 520));
         assert_eq!(plan.latents(), size(64, 65));
         assert_eq!(Plan::whole(size(1, 9000), None, None).unwrap().work, size(64, 4096));
+        assert_eq!(Plan::whole(size(5000, 3000), None, None).unwrap().work, size(4096, 2456));
+        assert_eq!(Plan::whole(size(30, 45), None, None).unwrap().work, size(64, 96));
     }
 
     #[test]

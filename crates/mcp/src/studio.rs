@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use infill_engine::geometry::Size;
+use infill_engine::geometry::{Size, own_work_size};
 use infill_engine::guidance::default_guidance_scale;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
@@ -118,7 +118,7 @@ impl Studio {
         else {
             return Err(faults);
         };
-        let own = work_size(picture.size(), checkpoint.family());
+        let own = own_work_size(picture.size(), &sides(checkpoint.family()).0);
         let work =
             Size { width: inpaint.width.unwrap_or(own.width), height: inpaint.height.unwrap_or(own.height) };
         (inpaint.width, inpaint.height) = (Some(work.width), Some(work.height));
@@ -384,17 +384,6 @@ fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
         .collect()
 }
 
-/// The picture's own size, brought within the model's range in its own proportions as far as that goes, in multiples
-/// of 8.
-fn work_size(picture: Size, family: Family) -> Size {
-    let (range, _) = sides(family);
-    let (least, most) = (f64::from(*range.start()), f64::from(*range.end()));
-    let (width, height) = (f64::from(picture.width), f64::from(picture.height));
-    let scale = (least / width.min(height)).max(1.0).min(most / width.max(height));
-    let side = |side: f64| ((side * scale / 8.0).round() * 8.0).clamp(least, most) as u32;
-    Size { width: side(width), height: side(height) }
-}
-
 fn other_proportions(picture: Size, work: Size) -> Option<String> {
     let ratio = f64::from(picture.width) * f64::from(work.height)
         / (f64::from(picture.height) * f64::from(work.width));
@@ -487,7 +476,7 @@ mod tests {
     }
 
     fn work(width: u32, height: u32, family: Family) -> (u32, u32) {
-        let size = work_size(Size { width, height }, family);
+        let size = own_work_size(Size { width, height }, &sides(family).0);
         (size.width, size.height)
     }
 

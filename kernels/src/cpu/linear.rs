@@ -7,9 +7,9 @@ use super::microkernel::{NR, Simd};
 use super::product::{Rows, product, split_columns};
 
 /// Input rows of one piece of work.
-const ROWS: usize = 768;
+const ROWS: usize = 512;
 /// Outputs of one piece of work.
-const OUTPUTS: usize = 320;
+const OUTPUTS: usize = 640;
 
 /// `x (N,I) * weight (O,I)^T + bias (O) -> (N,O)` in f32, contiguous.
 pub(crate) struct Linear;
