@@ -246,7 +246,7 @@ impl Checkpoint {
 }
 
 impl Component {
-    fn open(dir: &Path, class: &str, library: Library, variant: Variant) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, class: &str, library: Library, variant: Variant) -> Result<Self> {
         let config_path = dir.join("config.json");
         let config = Value::Object(json::read_object(&config_path, MAX_CONFIG_BYTES)?);
         let weight_files = weight_files::find(dir, library, variant)?;

@@ -133,6 +133,14 @@ impl<'a> Memory<'a> {
     }
 }
 
+/// SHA-256 of a whole file, as 64 hexadecimal digits, remembered in `cache` where it is large.
+pub(crate) fn of_file(path: &Path, cache: Option<&Path>) -> Result<String> {
+    let mut memory = Memory::open(cache);
+    let hash = memory.hash(path)?;
+    memory.save();
+    Ok(hash)
+}
+
 /// SHA-256 of a whole file, as 64 hexadecimal digits.
 pub(crate) fn hash_file(path: &Path) -> Result<String> {
     let unreadable = |e: std::io::Error| Error::file(path, format!("can't be read: {e}"));

@@ -4,6 +4,7 @@
 //! - [`catalogue::find`] opens a model by id or folder; [`catalogue::manifests`] lists the known ones.
 //! - [`inspect()`] counts tensors and bytes per network; [`Checkpoint::digest`] tells one model from another.
 //! - [`dialect`] takes the names that tensors once had to the present ones.
+//! - [`adapter`], [`lora`] and [`embedding`] open what a run puts on top of a model: single safetensors files.
 //! - `hub::pull` fetches a known model; it exists only in builds with the feature `hub`.
 //!
 //! For texts and headers from anywhere, [`parse_model_index`], [`parse_shard_index`] and [`header::parse_header`]
@@ -15,20 +16,25 @@
 //! headers of large ones. Only the feature `hub` brings a network client into the dependency tree, and only
 //! `hub::pull` uses it: running a model never opens a connection.
 
+pub mod adapter;
 pub mod catalogue;
 mod checkpoint;
 pub mod dialect;
 mod digest;
+pub mod embedding;
 mod error;
 pub mod header;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod inspect;
 mod json;
+pub mod lora;
 pub mod places;
+mod tensor_file;
 mod weight_files;
 
 pub use checkpoint::{Checkpoint, Component, Family, parse_model_index};
 pub use error::{Error, Result};
+pub use header::TensorInfo;
 pub use inspect::{Summary, inspect};
 pub use weight_files::{Variant, parse_shard_index};

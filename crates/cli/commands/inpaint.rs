@@ -1,7 +1,6 @@
 //! `infill inpaint`: everything is checked first, then a thread runs the model while this one listens for Ctrl-C.
 
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
-use infill_engine::noise::NoiseEra;
+use infill_engine::noise::{NoiseEra, random_seed};
 use infill_engine::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest, SchedulerChoice};
 use infill_models::{Checkpoint, Family, catalogue};
@@ -103,7 +102,6 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
         )
     })?;
     let request = InpaintRequest::new(params(args, rule)?)?;
-    request.steps_after_strength()?;
     let output = Output::check(&args.out, request.params().samples, &[&args.image, &args.mask], args.force)?;
     let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
     Ok(Job {
@@ -178,11 +176,6 @@ fn read<T>(
         infill_engine::Error::Refused { value, allowed, .. } => Failure::value(&name, value, allowed),
         other => other.into(),
     })
-}
-
-/// 32 bits: torch's generator knows no more of a seed.
-fn random_seed() -> u64 {
-    RandomState::new().hash_one(std::process::id()) & u64::from(u32::MAX)
 }
 
 impl Job {

@@ -8,6 +8,7 @@
 //! This crate never sees a path of a picture, an asset id, a protocol message or a future. It is synchronous. All
 //! randomness comes from [`noise`], drawn on the host, so that a seed means the same on every device.
 
+pub mod additions;
 pub mod device;
 mod error;
 pub mod geometry;
@@ -20,6 +21,7 @@ pub mod request;
 pub mod scheduler;
 pub mod worker;
 
+pub use additions::Additions;
 pub use error::{Error, Result};
 pub use pipeline::Pipeline;
 pub use request::{InpaintParams, InpaintRequest};

@@ -169,6 +169,7 @@ impl InpaintParams {
 pub struct InpaintRequest {
     params: InpaintParams,
     plan: Plan,
+    steps_after_strength: usize,
 }
 
 impl InpaintRequest {
@@ -207,6 +208,7 @@ impl InpaintRequest {
             }
         }
         check_denoising_range(&params)?;
+        let steps_after_strength = steps_after_strength(&params)?;
         check_mask(&params)?;
         let size = params.image.size();
         let plan = match (params.padding_mask_crop, params.mask.bounds(size)) {
@@ -215,7 +217,7 @@ impl InpaintRequest {
             }
             _ => Plan::whole(size, params.width, params.height)?,
         };
-        Ok(Self { params, plan })
+        Ok(Self { params, plan, steps_after_strength })
     }
 
     /// The checked parameters.
@@ -233,26 +235,28 @@ impl InpaintRequest {
         self.params.seed.wrapping_add(index as u64)
     }
 
-    /// Steps that are left after strength, in diffusers' own float arithmetic: 50 steps at 0.58 leave 28, not 29.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] where none is left.
-    pub fn steps_after_strength(&self) -> Result<usize> {
-        let steps = self.params.num_inference_steps;
-        let left = ((steps as f64 * self.params.strength) as usize).min(steps);
-        if left == 0 {
-            let least = (1..=1000).map(|n| f64::from(n) / 1000.0).find(|s| (steps as f64 * s) as usize > 0);
-            return Err(refused(
-                "strength",
-                self.params.strength,
-                format!(
-                    "{} or more with {steps} steps, since steps * strength must leave at least one step",
-                    least.unwrap_or(1.0)
-                ),
-            ));
-        }
-        Ok(left)
+    /// Steps that are left after strength; without meaning where `denoising_start` stands in for strength.
+    pub fn steps_after_strength(&self) -> usize {
+        self.steps_after_strength
     }
+}
+
+/// Steps that are left after strength, in diffusers' own float arithmetic: 50 steps at 0.58 leave 28, not 29.
+fn steps_after_strength(params: &InpaintParams) -> Result<usize> {
+    let steps = params.num_inference_steps;
+    let left = ((steps as f64 * params.strength) as usize).min(steps);
+    if left == 0 && params.denoising_start.is_none() {
+        let least = (1..=1000).map(|n| f64::from(n) / 1000.0).find(|s| (steps as f64 * s) as usize > 0);
+        return Err(refused(
+            "strength",
+            params.strength,
+            format!(
+                "{} or more with {steps} steps, since steps * strength must leave at least one step",
+                least.unwrap_or(1.0)
+            ),
+        ));
+    }
+    Ok(left)
 }
 
 fn check_denoising_range(params: &InpaintParams) -> Result<()> {
@@ -294,4 +298,27 @@ fn within<T: PartialOrd + Display>(field: &'static str, value: T, range: &RangeI
         return Ok(());
     }
     Err(refused(field, value, format!("{} to {}", range.start(), range.end())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use image::{GrayImage, Luma, RgbImage};
+
+    use super::*;
+
+    fn request(steps: usize, strength: f64, denoising_start: Option<f64>) -> Result<InpaintRequest> {
+        let image = Picture::from_rgb8(RgbImage::new(64, 64));
+        let mask = Mask::from_luma8(GrayImage::from_pixel(64, 64, Luma([255])));
+        let params = InpaintParams::new(image, mask, "a cat");
+        InpaintRequest::new(InpaintParams { num_inference_steps: steps, strength, denoising_start, ..params })
+    }
+
+    #[test]
+    fn strength_must_leave_a_step_unless_a_range_stands_in_for_it() {
+        let error = request(3, 0.3, None).unwrap_err().to_string();
+        assert!(error.contains("strength is 0.3") && error.contains("0.334 or more with 3 steps"), "{error}");
+        request(3, 0.3, Some(0.5)).unwrap();
+        assert_eq!(request(50, 0.58, None).unwrap().steps_after_strength(), 28);
+    }
 }

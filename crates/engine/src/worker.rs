@@ -8,6 +8,7 @@ use std::thread;
 
 use infill_models::Checkpoint;
 
+use crate::additions::Additions;
 use crate::device::{DTypeChoice, DeviceChoice};
 use crate::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
 use crate::request::InpaintRequest;
@@ -36,6 +37,8 @@ pub type OnEvent = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
 pub struct Job {
     /// The model. It is loaded unless the worker ran it last.
     pub checkpoint: Checkpoint,
+    /// What it is run with.
+    pub additions: Additions,
     /// What to paint.
     pub request: InpaintRequest,
     /// Who is told.
@@ -108,6 +111,7 @@ fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: 
         *loaded = Some(Loaded { digest, pipeline });
     }
     let Some(Loaded { pipeline, .. }) = loaded else { return Err(Error::Cancelled) };
+    pipeline.apply(&job.checkpoint, &job.additions, &mut observer)?;
     for warning in pipeline.warnings(&job.request)? {
         if (on_event.borrow_mut())(Event::Warning(warning)).is_break() {
             return Err(Error::Cancelled);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use infill_engine::additions::Additions;
 use infill_engine::geometry::{Size, own_work_size};
 use infill_engine::guidance::default_guidance_scale;
 use infill_engine::image::{Limits, Picture};
@@ -131,7 +132,6 @@ impl Studio {
         }
         let request = params(&inpaint, picture, mask_picture)
             .and_then(InpaintRequest::new)
-            .and_then(|request| request.steps_after_strength().map(|_| request))
             .map_err(|error| vec![error.to_string()])?;
         Ok(Prepared { inpaint, checkpoint, request, image, mask })
     }
@@ -271,7 +271,7 @@ impl Run<'_> {
                 ControlFlow::Break(())
             }
         });
-        self.studio.engine.submit(Job { checkpoint, request, on_event })?;
+        self.studio.engine.submit(Job { checkpoint, additions: Additions::default(), request, on_event })?;
         let mut stage = Stage::waiting();
         let (mut made, mut warnings) = (Vec::new(), Vec::new());
         for event in events {
@@ -442,7 +442,7 @@ fn inference(inpaint: &Inpaint, family: Family, image: &Input, mask: &Input) -> 
 
 fn dry_run(prepared: &Prepared) -> CallToolResult {
     let Prepared { inpaint, request, .. } = prepared;
-    let steps = request.steps_after_strength().unwrap_or(inpaint.steps as usize);
+    let steps = request.steps_after_strength();
     let text = format!(
         "Dry run: the arguments are fine and nothing was run. {} of {}x{} pixels, {} each, would cost no units, only \
          time on this machine.",

@@ -16,6 +16,8 @@ mod seed_sequence;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use half::{bf16, f16};
 use mt19937::Mt19937;
 
@@ -73,6 +75,12 @@ impl NoiseEra {
 
 /// Values per application of the Box-Muller transform; fewer take the double-precision path.
 const BLOCK: usize = 16;
+
+/// A seed for a request that names none: the standard library seeds its hash maps from the system. 32 bits, since
+/// torch's generator knows no more of a seed.
+pub fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
+}
 
 /// PyTorch's CPU random number generator.
 #[derive(Clone)]

@@ -132,7 +132,7 @@ fn span(request: &InpaintRequest, scheduler: &Scheduler, train_timesteps: usize)
     let cutoff = |share: f64| (train - share * train).round_ties_even();
     let first = match params.denoising_start {
         None => {
-            let left = request.steps_after_strength()?;
+            let left = request.steps_after_strength();
             ((params.num_inference_steps - left) * scheduler.order()).min(timesteps.len())
         }
         Some(start) => {

@@ -3,6 +3,7 @@
 //! The reference is diffusers' `StableDiffusionInpaintPipeline` and `StableDiffusionXLInpaintPipeline`: the order of
 //! operations and of random draws is theirs.
 
+mod additions;
 mod decode;
 mod denoise;
 mod encode;

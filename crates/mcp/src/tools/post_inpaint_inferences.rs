@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
+use infill_engine::noise::random_seed;
 use infill_store::AssetId;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value};
@@ -270,13 +271,6 @@ fn concept_fault(index: usize, concept: &Map<String, Value>) -> Option<String> {
 fn read_seed(text: &str) -> Option<u64> {
     let text = text.trim();
     text.parse::<u64>().ok().or_else(|| text.parse::<i64>().ok().map(i64::cast_unsigned))
-}
-
-/// A seed for a call that gives none: the standard library seeds its hash maps from the system. 32 bits, since torch's
-/// generator knows no more of a seed.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
 }
 
 /// `((word))`, `[[word]]` or `(word:1.2)`, as other tools write weights.
