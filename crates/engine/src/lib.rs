@@ -14,6 +14,7 @@ mod error;
 pub mod geometry;
 pub mod guidance;
 pub mod image;
+pub mod image_prompt;
 pub mod mask;
 pub mod noise;
 pub mod pipeline;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::geometry::{MAX_SIDE, MIN_SIDE, Plan, STEP};
 use crate::image::Picture;
+use crate::image_prompt::{ADAPTERS, ImagePrompt};
 use crate::mask::Mask;
 use crate::noise::NoiseEra;
 use crate::scheduler::SchedulerKind;
@@ -106,6 +107,8 @@ pub struct InpaintParams {
     pub eta: f64,
     /// Last layers of the text encoder to leave out.
     pub clip_skip: Option<usize>,
+    /// Reference pictures: the i-th for the i-th adapter of [`Additions`](crate::Additions).
+    pub image_prompts: Vec<ImagePrompt>,
     /// A change to the checkpoint's scheduler.
     pub scheduler: SchedulerChoice,
     /// The work picture's width; the picture's own, rounded to 8, where absent.
@@ -149,6 +152,7 @@ impl InpaintParams {
             guidance_rescale: 0.0,
             eta: 0.0,
             clip_skip: None,
+            image_prompts: Vec::new(),
             scheduler: SchedulerChoice::default(),
             width: None,
             height: None,
@@ -210,6 +214,8 @@ impl InpaintRequest {
         check_denoising_range(&params)?;
         let steps_after_strength = steps_after_strength(&params)?;
         check_mask(&params)?;
+        within("image_prompts", params.image_prompts.len(), &ADAPTERS)?;
+        params.image_prompts.iter().try_for_each(ImagePrompt::check)?;
         let size = params.image.size();
         let plan = match (params.padding_mask_crop, params.mask.bounds(size)) {
             (Some(padding), Some(painted)) => {

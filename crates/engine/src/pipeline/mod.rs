@@ -24,11 +24,11 @@ use infill_networks::unet::UNet2DConditionModel;
 use infill_networks::vae::AutoencoderKl;
 use infill_networks::{DType, Device, Tensor};
 
-use crate::Result;
 use crate::guidance::{Guidance, default_guidance_scale};
 use crate::image::Picture;
 use crate::request::InpaintRequest;
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
+use crate::{Error, Result};
 
 pub use load::LoadOptions;
 pub use observer::{Observer, Progress};
@@ -144,6 +144,14 @@ impl Pipeline {
         let guidance = Guidance::new(scale, params.guidance_rescale);
         let config = self.scheduler_config(request)?;
         let options = |seed| StepOptions { eta: params.eta, seed };
+        if !params.image_prompts.is_empty() {
+            let value = format!("{} given", params.image_prompts.len());
+            return Err(Error::Refused {
+                field: "image_prompts",
+                value,
+                allowed: "none without an adapter".into(),
+            });
+        }
         // Refused values are refused before any work.
         Scheduler::new(&config, params.num_inference_steps, options(params.seed))?;
 
