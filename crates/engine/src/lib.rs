@@ -25,5 +25,5 @@ pub mod worker;
 pub use additions::Additions;
 pub use error::{Error, Result};
 pub use pipeline::Pipeline;
-pub use request::{InpaintParams, InpaintRequest};
+pub use request::{InpaintParams, InpaintRequest, PromptSyntax};
 pub use worker::Engine;

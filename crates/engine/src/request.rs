@@ -28,6 +28,19 @@ pub const CROP_PADDING: RangeInclusive<u32> = 0..=4096;
 /// The last text-encoder layers that can be left out.
 pub const CLIP_SKIP: RangeInclusive<usize> = 0..=31;
 
+/// The only limit of a prompt that can be asked for: CLIP's 77 tokens, begin and end among them.
+pub const PROMPT_LIMIT: usize = 77;
+
+/// How the brackets of a prompt are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PromptSyntax {
+    /// As weights, in AUTOMATIC1111's language: `(word)`, `[word]`, `(word:1.3)`, `BREAK`, escapes with `\\`.
+    #[default]
+    Weighted,
+    /// As characters among others, as diffusers reads them.
+    Plain,
+}
+
 /// A change to the checkpoint's own scheduler.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SchedulerChoice {
@@ -89,6 +102,10 @@ pub struct InpaintParams {
     pub negative_prompt: Option<String>,
     /// Other negative words for SDXL's second text encoder.
     pub negative_prompt_2: Option<String>,
+    /// How the brackets of all prompts are read.
+    pub prompt_syntax: PromptSyntax,
+    /// `None`: a long prompt is read whole, in chunks of 75 tokens. [`PROMPT_LIMIT`]: it is cut there, as diffusers does.
+    pub prompt_limit: Option<usize>,
     /// The seed of the first picture; picture i uses `seed + i`.
     pub seed: u64,
     /// How many pictures, each from a generator of its own.
@@ -143,6 +160,8 @@ impl InpaintParams {
             prompt_2: None,
             negative_prompt: None,
             negative_prompt_2: None,
+            prompt_syntax: PromptSyntax::default(),
+            prompt_limit: None,
             seed: 0,
             samples: 1,
             num_images_per_prompt: 1,
@@ -182,6 +201,13 @@ impl InpaintRequest {
     /// # Errors
     /// [`Error::Refused`] with the first parameter that is out of range.
     pub fn new(params: InpaintParams) -> Result<Self> {
+        if let Some(limit) = params.prompt_limit.filter(|limit| *limit != PROMPT_LIMIT) {
+            return Err(refused(
+                "prompt_limit",
+                limit,
+                format!("{PROMPT_LIMIT}, or no limit: a longer prompt is then read in chunks"),
+            ));
+        }
         within("steps", params.num_inference_steps, &STEPS)?;
         within("samples", params.samples, &SAMPLES)?;
         within("num_images_per_prompt", params.num_images_per_prompt, &SAMPLES)?;
@@ -318,6 +344,18 @@ mod tests {
         let mask = Mask::from_luma8(GrayImage::from_pixel(64, 64, Luma([255])));
         let params = InpaintParams::new(image, mask, "a cat");
         InpaintRequest::new(InpaintParams { num_inference_steps: steps, strength, denoising_start, ..params })
+    }
+
+    #[test]
+    fn a_prompt_is_cut_at_77_tokens_or_nowhere() {
+        let limited = |prompt_limit| {
+            let params = request(3, 1.0, None).unwrap().params().clone();
+            InpaintRequest::new(InpaintParams { prompt_limit, ..params }).map(|_| ())
+        };
+        limited(None).unwrap();
+        limited(Some(77)).unwrap();
+        let error = limited(Some(75)).unwrap_err().to_string();
+        assert!(error.contains("prompt_limit is 75; allowed: 77, or no limit"), "{error}");
     }
 
     #[test]
