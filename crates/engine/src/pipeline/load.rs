@@ -31,7 +31,8 @@ impl Pipeline {
     /// A configuration value that is not implemented, or tensors that are missing, surplus or misshapen: by name.
     /// [`crate::Error::Refused`] for components that don't fit together. [`crate::Error::Cancelled`] if the observer breaks between two components.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, observer: &mut Observer<'_>) -> Result<Self> {
-        let loader = Loader { checkpoint, options };
+        let LoadOptions { device, dtype } = options;
+        let loader = Loader { checkpoint, device, dtype: *dtype };
         let scheduler_config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
         let scheduler_config = match checkpoint.family() {
             Family::StableDiffusion => scheduler_config.for_stable_diffusion(),
@@ -40,36 +41,28 @@ impl Pipeline {
 
         let mut text_encoders = Vec::new();
         let mut words = Words::new(checkpoint.family(), checkpoint.requires_aesthetics_score());
-        for (component, tokenizer, tap) in
-            [("text_encoder", "tokenizer", "te1"), ("text_encoder_2", "tokenizer_2", "te2")]
-        {
+        for (component, tokenizer, tap) in TEXT_ENCODERS {
             if checkpoint.component(component).is_none() {
                 continue;
             }
             observer.report(Progress::Loading { component })?;
             let tokenizer = ClipTokenizer::open(&checkpoint.folder(tokenizer)?)?;
-            // SDXL reads the second encoder's projection; its class name says whether there is one.
-            let with_projection = checkpoint.class_of(component) == Some("CLIPTextModelWithProjection");
-            let config = ClipTextConfig::from_json(component, loader.config(component)?)?;
+            let (config, with_projection) = loader.text_config(component)?;
             fit::check_tokenizer(component, &tokenizer, &config)?;
             words.add(&config, with_projection);
-            let weights = loader.weights(component, dialect::text_encoder_key, options.dtype)?;
-            let model = ClipTextModel::new(component, &config, &weights, with_projection)?;
-            weights.finish()?;
+            let model = loader.text_model(component)?;
             text_encoders.push(TextEncoder { tap, tokenizer, model });
         }
 
         observer.report(Progress::Loading { component: "unet" })?;
         let config = UNet2DConditionConfig::from_json("unet", loader.config("unet")?)?;
         fit::check_unet(&config, &words)?;
-        let weights = loader.weights("unet", dialect::unet_key, options.dtype)?;
-        let unet = UNet2DConditionModel::new(config, &weights)?;
-        weights.finish()?;
+        let unet = loader.unet()?;
 
         observer.report(Progress::Loading { component: "vae" })?;
         let config = AutoencoderKlConfig::from_json("vae", loader.config("vae")?)?;
         fit::check_vae(&config)?;
-        let vae_dtype = if config.force_upcast { DType::F32 } else { options.dtype };
+        let vae_dtype = if config.force_upcast { DType::F32 } else { *dtype };
         let weights = loader.weights("vae", dialect::vae_key, vae_dtype)?;
         let vae = AutoencoderKl::new(config, &weights)?;
         weights.finish()?;
@@ -82,29 +75,63 @@ impl Pipeline {
             scheduler_config,
             force_zeros_for_empty_prompt: checkpoint.force_zeros_for_empty_prompt(),
             requires_aesthetics_score: checkpoint.requires_aesthetics_score(),
-            device: options.device.clone(),
-            dtype: options.dtype,
+            device: device.clone(),
+            dtype: *dtype,
             vae_dtype,
             posterior_noise_dtype: match checkpoint.family() {
-                Family::StableDiffusion => options.dtype,
+                Family::StableDiffusion => *dtype,
                 Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => vae_dtype,
             },
         })
     }
 }
 
-struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
-    options: &'a LoadOptions,
+/// Every text encoder that a checkpoint may have, in the order in which their features are joined: its folder, its
+/// tokenizer's folder, the name of its taps.
+const TEXT_ENCODERS: [(&str, &str, &str); 2] =
+    [("text_encoder", "tokenizer", "te1"), ("text_encoder_2", "tokenizer_2", "te2")];
+
+/// Builds one network at a time from a checkpoint.
+pub(super) struct Loader<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) device: &'a Device,
+    /// The number format of the UNet and the text encoders.
+    pub(super) dtype: DType,
 }
 
 impl Loader<'_> {
+    /// The UNet.
+    pub(super) fn unet(&self) -> Result<UNet2DConditionModel> {
+        let config = UNet2DConditionConfig::from_json("unet", self.config("unet")?)?;
+        let weights = self.weights("unet", dialect::unet_key, self.dtype)?;
+        let unet = UNet2DConditionModel::new(config, &weights)?;
+        weights.finish()?;
+        Ok(unet)
+    }
+
+    /// The network of the text encoder in the folder `component`.
+    pub(super) fn text_model(&self, component: &str) -> Result<ClipTextModel> {
+        let (config, with_projection) = self.text_config(component)?;
+        let weights = self.weights(component, dialect::text_encoder_key, self.dtype)?;
+        let model = ClipTextModel::new(component, &config, &weights, with_projection)?;
+        weights.finish()?;
+        Ok(model)
+    }
+
+    /// The configuration of a text encoder, and whether it has a projection: SDXL reads the second encoder's, and its
+    /// class name says whether there is one.
+    fn text_config(&self, component: &str) -> Result<(ClipTextConfig, bool)> {
+        let config = ClipTextConfig::from_json(component, self.config(component)?)?;
+        let with_projection = self.checkpoint.class_of(component) == Some("CLIPTextModelWithProjection");
+        Ok((config, with_projection))
+    }
+
     fn config(&self, component: &str) -> Result<&Value> {
         Ok(&self.checkpoint.required(component)?.config)
     }
 
     fn weights(&self, component: &str, rename: fn(&str) -> String, dtype: DType) -> Result<Weights> {
         let files = &self.checkpoint.required(component)?.weight_files;
-        Ok(Weights::open(component, files, rename, dtype, &self.options.device)?)
+        Ok(Weights::open(component, files, rename, dtype, self.device)?)
     }
 }
