@@ -6,7 +6,7 @@ mod common;
 use common::{checkpoint, noise, side, weights};
 use criterion::{Criterion, criterion_group, criterion_main};
 use infill_models::dialect;
-use infill_networks::unet::{AddedConditions, UNet2DConditionConfig, UNet2DConditionModel};
+use infill_networks::unet::{AddedConditions, Conditions, UNet2DConditionConfig, UNet2DConditionModel};
 
 fn unet_step(c: &mut Criterion) {
     let checkpoint = checkpoint();
@@ -25,10 +25,11 @@ fn unet_step(c: &mut Criterion) {
         let (ids, each) = (6, size("addition_time_embed_dim").unwrap());
         AddedConditions { text_embeds: noise(&[2, width - ids * each]), time_ids: noise(&[2, ids]) }
     });
+    let conditions = Conditions { added: added.as_ref(), ..Conditions::new(&states) };
     let mut group = c.benchmark_group("unet_step");
     group.sample_size(10);
     group.bench_function(format!("{0}x{0}", side()), |b| {
-        b.iter(|| unet.forward(&sample, 500.0, &states, added.as_ref()).unwrap());
+        b.iter(|| unet.forward(&sample, 500.0, &conditions).unwrap());
     });
     group.finish();
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use infill_models::{Checkpoint, dialect};
 use infill_networks::clip::text::{ClipTextConfig, ClipTextModel};
 use infill_networks::tokenizer::ClipTokenizer;
-use infill_networks::unet::{AddedConditions, UNet2DConditionConfig, UNet2DConditionModel};
+use infill_networks::unet::{AddedConditions, Conditions, UNet2DConditionConfig, UNet2DConditionModel};
 use infill_networks::vae::{AutoencoderKl, AutoencoderKlConfig};
 use infill_networks::weights::Weights;
 use serde_json::Value;
@@ -146,8 +146,7 @@ fn unet_layer_by_layer() {
             .forward_tapped(
                 &input("step.0/unet_in"),
                 t.to_scalar::<f64>().unwrap(),
-                &context,
-                added.as_ref(),
+                &Conditions { added: added.as_ref(), ..Conditions::new(&context) },
                 &mut tap,
             )
             .unwrap();

@@ -27,6 +27,12 @@ pub enum Guidance {
         /// arXiv 2305.08891, section 3.4).
         rescale: f64,
     },
+    /// One forward pass of a network that was distilled to read the guidance weight as one of its inputs (Meng et al.
+    /// 2023, arXiv 2210.03142): a UNet with `time_cond_proj_dim`, as latent consistency models have it.
+    Embedded {
+        /// The guidance weight w.
+        scale: f64,
+    },
 }
 
 impl Guidance {
@@ -37,10 +43,10 @@ impl Guidance {
 
     /// True where the network sees every image twice.
     pub fn is_on(self) -> bool {
-        self != Guidance::Off
+        matches!(self, Guidance::ClassifierFree { .. })
     }
 
-    /// The network's output `(2B,C,h,w)`, or `(B,C,h,w)` with guidance off, to the prediction `(B,C,h,w)`.
+    /// The network's output `(2B,C,h,w)`, or `(B,C,h,w)` in one pass, to the prediction `(B,C,h,w)`.
     pub fn combine(self, output: &Tensor) -> Result<Tensor> {
         let Guidance::ClassifierFree { scale, rescale } = self else { return Ok(output.clone()) };
         let batch = output.dim(0)? / 2;

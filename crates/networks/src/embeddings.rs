@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::Result;
 use crate::layers::Linear;
 use crate::weights::Weights;
+use crate::{Error, Result};
 
 /// The longest wavelength of the sinusoids, over 2 pi.
 const MAX_PERIOD: f32 = 10_000.0;
@@ -32,8 +32,17 @@ pub fn sinusoids(values: &[f32], dim: usize, flip_sin_to_cos: bool, freq_shift: 
     Ok(Tensor::from_vec(out, (values.len(), dim), &Device::Cpu)?)
 }
 
+/// The guidance scale as a network that was distilled for it reads it: (1, `dim`), in `f32`, computed on the host.
+///
+/// Sinusoids of a thousand times `scale` - 1 (Meng et al. 2023, arXiv 2210.03142; diffusers:
+/// `get_guidance_scale_embedding` of its pipelines).
+pub fn guidance_scale_embedding(scale: f64, dim: usize) -> Result<Tensor> {
+    sinusoids(&[(scale - 1.0) as f32 * 1000.0], dim, false, 1.0)
+}
+
 /// Two fully connected layers with SiLU between (diffusers: `embeddings.py`, `TimestepEmbedding`).
 pub struct TimestepEmbedding {
+    cond_proj: Option<Linear>,
     linear_1: Linear,
     linear_2: Linear,
 }
@@ -42,14 +51,35 @@ impl TimestepEmbedding {
     /// Reads `linear_1` (`width`, `inputs`) and `linear_2` (`width`, `width`).
     pub fn new(inputs: usize, width: usize, w: &Weights) -> Result<Self> {
         Ok(Self {
+            cond_proj: None,
             linear_1: Linear::new(inputs, width, true, &w.sub("linear_1"))?,
             linear_2: Linear::new(width, width, true, &w.sub("linear_2"))?,
         })
     }
 
+    /// Reads `cond_proj` (`inputs`, `conditions`) as well.
+    pub fn with_condition(inputs: usize, width: usize, conditions: usize, w: &Weights) -> Result<Self> {
+        let cond_proj = Some(Linear::new(conditions, inputs, false, &w.sub("cond_proj"))?);
+        Ok(Self { cond_proj, ..Self::new(inputs, width, w)? })
+    }
+
     /// `x` (B, inputs) to (B, width).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.linear_2.forward(&infill_kernels::silu(&self.linear_1.forward(x)?)?)
+    }
+
+    /// `x` (B, inputs) to (B, width), with the projected `condition` (B, conditions) added to `x`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] where the layer has no such projection.
+    pub fn forward_with(&self, x: &Tensor, condition: &Tensor) -> Result<Tensor> {
+        let Some(cond_proj) = &self.cond_proj else {
+            return Err(Error::Tensor(candle_core::Error::msg(
+                "there is no cond_proj to read timestep_cond",
+            )));
+        };
+        self.forward(&(x + cond_proj.forward(condition)?)?)
     }
 }
 
@@ -78,6 +108,13 @@ mod tests {
                     && (f64::from(row[1]) - angle.sin()).abs() < 1e-6
             );
         }
+    }
+
+    /// diffusers' `get_guidance_scale_embedding(torch.tensor([7.5 - 1]), 6)`.
+    #[test]
+    fn the_guidance_scale_is_read_as_diffusers_reads_it() {
+        let row = guidance_scale_embedding(7.5, 6).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_near(&row, &[-0.0448, 0.8268, 0.6052, -0.9990, -0.5625, 0.7961]);
     }
 
     #[test]

@@ -142,6 +142,11 @@ impl Weights {
         self.ledger().used.insert(format!("{}{name}", self.prefix));
     }
 
+    /// The name of this view's module: `down_blocks.0`, empty at the root.
+    pub fn path(&self) -> &str {
+        self.prefix.strip_suffix('.').unwrap_or(&self.prefix)
+    }
+
     /// The network's name, as it stands in errors.
     pub fn component(&self) -> &str {
         &self.root.component

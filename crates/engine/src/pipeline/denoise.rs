@@ -1,6 +1,7 @@
 //! Noise to latents: the denoising loop.
 
-use infill_networks::unet::AddedConditions;
+use infill_networks::embeddings::guidance_scale_embedding;
+use infill_networks::unet::{AddedConditions, Conditions};
 use infill_networks::{DType, Tensor};
 
 use super::encode::PixelInputs;
@@ -84,6 +85,15 @@ impl Pipeline {
             }
             _ => None,
         };
+        let timestep_cond = match (guidance, self.unet.config().time_cond_proj_dim) {
+            (Guidance::Embedded { scale }, Some(dim)) => Some(guidance_scale_embedding(scale, dim)?),
+            _ => None,
+        };
+        let conditions = Conditions {
+            added: added.as_ref(),
+            timestep_cond: timestep_cond.as_ref(),
+            ..Conditions::new(&conditioning.encoder_hidden_states)
+        };
 
         // 4. The loop.
         let timesteps = scheduler.timesteps().to_vec();
@@ -99,12 +109,7 @@ impl Pipeline {
             observer.tap_at("step", step, "unet_in", &input);
             let output = self
                 .unet
-                .forward(
-                    &input.to_dtype(self.dtype)?,
-                    timesteps[i],
-                    &conditioning.encoder_hidden_states,
-                    added.as_ref(),
-                )?
+                .forward(&input.to_dtype(self.dtype)?, timesteps[i], &conditions)?
                 .to_dtype(DType::F32)?;
             observer.tap_at("step", step, "unet_out", &output);
             let prediction = guidance.combine(&output)?;

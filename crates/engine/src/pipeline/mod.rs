@@ -141,7 +141,10 @@ impl Pipeline {
     ) -> Result<()> {
         let params = request.params();
         let scale = params.guidance_scale.unwrap_or_else(|| self.default_guidance_scale());
-        let guidance = Guidance::new(scale, params.guidance_rescale);
+        let guidance = match self.unet.config().time_cond_proj_dim {
+            Some(_) => Guidance::Embedded { scale },
+            None => Guidance::new(scale, params.guidance_rescale),
+        };
         let config = self.scheduler_config(request)?;
         let options = |seed| StepOptions { eta: params.eta, seed };
         if !params.image_prompts.is_empty() {

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::Tap;
 use super::config::{Level, PerBlock, UNet2DConditionConfig};
 use super::resnet::{Downsample2D, ResnetBlock2D, ResnetConfig, Upsample2D};
-use super::transformer::{Transformer2DModel, TransformerConfig};
+use super::transformer::{Context, Transformer2DModel, TransformerConfig};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
@@ -84,12 +84,17 @@ impl DownBlock {
         Ok(Self { name: format!("down_blocks.{index}"), resnets, attentions, downsampler })
     }
 
+    /// Its transformers, in order.
+    pub(super) fn attentions(&self) -> &[Transformer2DModel] {
+        &self.attentions
+    }
+
     /// Every intermediate state is kept in `skips` for the way up.
     pub(crate) fn forward(
         &self,
         x: Tensor,
         time: &Tensor,
-        context: &Tensor,
+        context: Context<'_>,
         skips: &mut Vec<Tensor>,
         tap: Tap<'_>,
     ) -> Result<Tensor> {
@@ -138,7 +143,18 @@ impl MidBlock {
         Ok(Self { resnets: vec![resnet(0)?, resnet(1)?], attention: Some(attention) })
     }
 
-    pub(crate) fn forward(&self, x: Tensor, time: &Tensor, context: &Tensor, tap: Tap<'_>) -> Result<Tensor> {
+    /// Its transformer, if it has one.
+    pub(super) fn attention(&self) -> Option<&Transformer2DModel> {
+        self.attention.as_ref()
+    }
+
+    pub(crate) fn forward(
+        &self,
+        x: Tensor,
+        time: &Tensor,
+        context: Context<'_>,
+        tap: Tap<'_>,
+    ) -> Result<Tensor> {
         let mut x = x;
         for (i, resnet) in self.resnets.iter().enumerate() {
             if let (1, Some(attention)) = (i, &self.attention) {
@@ -191,13 +207,18 @@ impl UpBlock {
         Ok(Self { name: format!("up_blocks.{index}"), resnets, attentions, upsampler })
     }
 
+    /// Its transformers, in order.
+    pub(super) fn attentions(&self) -> &[Transformer2DModel] {
+        &self.attentions
+    }
+
     /// Takes its states back from the end of `skips`. With `exact_size` the enlarged output has the size of the next
     /// state to come, which is not the double where a side was odd on the way down.
     pub(crate) fn forward(
         &self,
         x: Tensor,
         time: &Tensor,
-        context: &Tensor,
+        context: Context<'_>,
         skips: &mut Vec<Tensor>,
         exact_size: bool,
         tap: Tap<'_>,

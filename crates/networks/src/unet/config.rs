@@ -203,7 +203,6 @@ impl UNet2DConditionConfig {
             ("time_embedding_type", self.time_embedding_type == "positional", self.time_embedding_type.clone(), "positional"),
             ("time_embedding_act_fn", self.time_embedding_act_fn.is_none(), json(&self.time_embedding_act_fn), "null"),
             ("timestep_post_act", self.timestep_post_act.is_none(), json(&self.timestep_post_act), "null"),
-            ("time_cond_proj_dim", self.time_cond_proj_dim.is_none(), given(&self.time_cond_proj_dim), "null"),
             ("conv_in_kernel", kernel(self.conv_in_kernel), self.conv_in_kernel.to_string(), "an odd number"),
             ("conv_out_kernel", kernel(self.conv_out_kernel), self.conv_out_kernel.to_string(), "an odd number"),
             ("attention_type", self.attention_type == "default", self.attention_type.clone(), "default"),
@@ -253,6 +252,10 @@ impl UNet2DConditionConfig {
             ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
         ];
         sizes.extend(optional.iter().filter_map(|&(key, size)| Some((key, size?, bounds::INNER_WIDTH))));
+        // Below 4 its embedding would divide by zero.
+        sizes.extend(
+            self.time_cond_proj_dim.map(|size| ("time_cond_proj_dim", size, 4..=*bounds::INNER_WIDTH.end())),
+        );
         let mut each = |key, values: Vec<usize>, allowed: RangeInclusive<usize>| {
             sizes.extend(values.into_iter().map(|value| (key, value, allowed.clone())));
         };
@@ -442,7 +445,6 @@ mod tests {
             ("time_embedding_type", json!("fourier")),
             ("time_embedding_act_fn", json!("gelu")),
             ("timestep_post_act", json!("silu")),
-            ("time_cond_proj_dim", json!(256)),
             ("conv_in_kernel", json!(4)),
             ("conv_out_kernel", json!(2)),
             ("attention_type", json!("gated")),
@@ -486,6 +488,7 @@ mod tests {
             (json!({ "cross_attention_dim": 0 }), "cross_attention_dim is 0"),
             (json!({ "in_channels": 1e15 as u64 }), "in_channels is 1000000000000000"),
             (json!({ "conv_in_kernel": 99_999 }), "conv_in_kernel is 99999"),
+            (json!({ "time_cond_proj_dim": 3 }), "time_cond_proj_dim is 3; allowed: 4 to 65536"),
             (json!({ "norm_num_groups": 7 }), "norm_num_groups 7 does not divide the 320"),
         ];
         for (json, reason) in cases {

@@ -2,7 +2,11 @@
 
 mod blocks;
 mod config;
+mod image_prompt;
+mod region;
 pub(crate) mod resnet;
+#[cfg(test)]
+mod tests;
 mod transformer;
 
 use candle_core::{DType, Tensor};
@@ -13,6 +17,10 @@ use crate::weights::Weights;
 use crate::{Error, Result};
 use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{PerBlock, UNet2DConditionConfig};
+use image_prompt::Layer;
+pub use image_prompt::{AdapterTokens, CrossAttention, ImageAttention, ImagePrompts, Place};
+pub use region::RegionMask;
+use transformer::{Attention, Context, Transformer2DModel};
 
 /// Hears each layer's output by its diffusers module name.
 pub type Tap<'a> = &'a mut dyn FnMut(&str, &Tensor);
@@ -24,6 +32,27 @@ pub struct AddedConditions {
     pub text_embeds: Tensor,
     /// Sizes and crop, or sizes and aesthetic score (B, 6 or 5).
     pub time_ids: Tensor,
+}
+
+/// What a prediction depends on, besides the latents and the timestep.
+#[derive(Clone, Copy)]
+pub struct Conditions<'a> {
+    /// The words (B, N, D).
+    pub encoder_hidden_states: &'a Tensor,
+    /// Needed by SDXL.
+    pub added: Option<&'a AddedConditions>,
+    /// Reference pictures.
+    pub image_prompts: Option<&'a ImagePrompts>,
+    /// The guidance scale's embedding (1 or B, `time_cond_proj_dim`), needed by networks distilled for it:
+    /// [`crate::embeddings::guidance_scale_embedding`].
+    pub timestep_cond: Option<&'a Tensor>,
+}
+
+impl<'a> Conditions<'a> {
+    /// The words alone.
+    pub fn new(encoder_hidden_states: &'a Tensor) -> Self {
+        Self { encoder_hidden_states, added: None, image_prompts: None, timestep_cond: None }
+    }
 }
 
 /// The noise predictor of Stable Diffusion 1.5, SDXL and its refiner (diffusers: `unets/unet_2d_condition.py`;
@@ -69,7 +98,13 @@ impl UNet2DConditionModel {
         Ok(Self {
             dtype: w.dtype(),
             conv_in: conv(config.in_channels, top.channels, config.conv_in_kernel, "conv_in")?,
-            time_embedding: TimestepEmbedding::new(top.channels, time_embed_dim, &w.sub("time_embedding"))?,
+            time_embedding: {
+                let (inputs, w) = (top.channels, w.sub("time_embedding"));
+                match config.time_cond_proj_dim {
+                    Some(dim) => TimestepEmbedding::with_condition(inputs, time_embed_dim, dim, &w)?,
+                    None => TimestepEmbedding::new(inputs, time_embed_dim, &w)?,
+                }
+            },
             add_embedding: match (&config.addition_embed_type, config.projection_class_embeddings_input_dim) {
                 (Some(_), Some(inputs)) => {
                     Some(TimestepEmbedding::new(inputs, time_embed_dim, &w.sub("add_embedding"))?)
@@ -98,22 +133,71 @@ impl UNet2DConditionModel {
         &self.config
     }
 
-    /// Predicts the noise (or velocity) in `sample`.
-    ///
-    /// `sample` (B, in_channels, h, w); `timestep` in 0..1000, which may be fractional; `encoder_hidden_states`
-    /// (B, N, D); `added` for SDXL. Returns (B, out_channels, h, w) in the sample's number format.
+    /// The cross-attention layers in the order in which adapters number them: down, up, middle.
+    pub fn cross_attentions(&self) -> Vec<CrossAttention> {
+        let describe = |layer: &Layer<'_>| {
+            let (width, context_width) = layer.attention.widths();
+            let name = layer.attention.name().to_owned();
+            CrossAttention { name, place: layer.place, width, context_width }
+        };
+        self.layers().iter().map(describe).collect()
+    }
+
+    fn layers(&self) -> Vec<Layer<'_>> {
+        fn layers(
+            transformer: &Transformer2DModel,
+            place: Place,
+            depth: usize,
+        ) -> impl Iterator<Item = Layer<'_>> {
+            transformer.cross_attentions().map(move |attention: &Attention| Layer { place, depth, attention })
+        }
+        let lowest = self.down_blocks.len() - 1;
+        let down = self.down_blocks.iter().enumerate().flat_map(|(level, block)| {
+            block.attentions().iter().enumerate().flat_map(move |(transformer, attention)| {
+                layers(attention, Place::Down { level, transformer }, level)
+            })
+        });
+        let up = self.up_blocks.iter().enumerate().flat_map(|(level, block)| {
+            block.attentions().iter().enumerate().flat_map(move |(transformer, attention)| {
+                layers(attention, Place::Up { level, transformer }, lowest - level)
+            })
+        });
+        let mid = self.mid_block.iter().filter_map(MidBlock::attention);
+        down.chain(up).chain(mid.flat_map(|attention| layers(attention, Place::Mid, lowest))).collect()
+    }
+
+    /// Keys and values of the adapters' tokens for every layer that listens, for latents of `height` x `width`.
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`] when shapes do not fit, or SDXL's `added` is missing.
-    pub fn forward(
+    /// [`Error::Tensor`] when numbers or shapes do not fit.
+    pub fn image_prompts(
         &self,
-        sample: &Tensor,
-        timestep: f64,
-        encoder_hidden_states: &Tensor,
-        added: Option<&AddedConditions>,
-    ) -> Result<Tensor> {
-        self.forward_tapped(sample, timestep, encoder_hidden_states, added, &mut |_, _| {})
+        adapters: &[AdapterTokens<'_>],
+        height: usize,
+        width: usize,
+    ) -> Result<ImagePrompts> {
+        // As the convolutions between two levels leave them.
+        let halved =
+            |side: usize| if self.config.downsample_padding == 0 { side / 2 } else { side.div_ceil(2) };
+        let mut sizes = vec![(height, width)];
+        for level in 1..self.down_blocks.len() {
+            let (height, width) = sizes[level - 1];
+            sizes.push((halved(height), halved(width)));
+        }
+        ImagePrompts::new(&self.layers(), adapters, &sizes)
+    }
+
+    /// Predicts the noise (or velocity) in `sample`.
+    ///
+    /// `sample` (B, in_channels, h, w); `timestep` in 0..1000, which may be fractional. Returns (B, out_channels, h, w)
+    /// in the sample's number format.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when shapes do not fit, or a condition that this network needs is missing.
+    pub fn forward(&self, sample: &Tensor, timestep: f64, conditions: &Conditions<'_>) -> Result<Tensor> {
+        self.forward_tapped(sample, timestep, conditions, &mut |_, _| {})
     }
 
     /// [`Self::forward`], (B, in_channels, h, w) to (B, out_channels, h, w), reporting each layer's output to `tap` by
@@ -126,13 +210,13 @@ impl UNet2DConditionModel {
         &self,
         sample: &Tensor,
         timestep: f64,
-        encoder_hidden_states: &Tensor,
-        added: Option<&AddedConditions>,
+        conditions: &Conditions<'_>,
         tap: Tap<'_>,
     ) -> Result<Tensor> {
-        let time = self.embed_time(sample, timestep, added, tap)?;
+        let time = self.embed_time(sample, timestep, conditions, tap)?;
         let time = infill_kernels::silu(&time)?;
-        let context = encoder_hidden_states.to_dtype(self.dtype)?;
+        let words = conditions.encoder_hidden_states.to_dtype(self.dtype)?;
+        let context = Context { words: &words, images: conditions.image_prompts };
 
         let mut x = sample.to_dtype(self.dtype)?;
         if self.config.center_input_sample {
@@ -143,14 +227,14 @@ impl UNet2DConditionModel {
 
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &time, &context, &mut skips, tap)?;
+            x = block.forward(x, &time, context, &mut skips, tap)?;
         }
         if let Some(block) = &self.mid_block {
-            x = block.forward(x, &time, &context, tap)?;
+            x = block.forward(x, &time, context, tap)?;
         }
         let exact_size = self.has_odd_level(sample)?;
         for block in &self.up_blocks {
-            x = block.forward(x, &time, &context, &mut skips, exact_size, tap)?;
+            x = block.forward(x, &time, context, &mut skips, exact_size, tap)?;
         }
         let out = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?;
         tap("conv_out", &out);
@@ -169,7 +253,7 @@ impl UNet2DConditionModel {
         &self,
         sample: &Tensor,
         timestep: f64,
-        added: Option<&AddedConditions>,
+        conditions: &Conditions<'_>,
         tap: Tap<'_>,
     ) -> Result<Tensor> {
         let config = &self.config;
@@ -178,15 +262,24 @@ impl UNet2DConditionModel {
             let waves = sinusoids(values, dim, config.flip_sin_to_cos, config.freq_shift)?;
             Ok(waves.to_dtype(self.dtype)?.to_device(sample.device())?)
         };
-        let time =
-            self.time_embedding.forward(&sinusoids(&[timestep as f32], config.block_out_channels[0])?)?;
+        let time = sinusoids(&[timestep as f32], config.block_out_channels[0])?;
+        let time = match (config.time_cond_proj_dim, conditions.timestep_cond) {
+            (None, None) => self.time_embedding.forward(&time)?,
+            (Some(_), Some(condition)) => {
+                // Rounded on the host as well.
+                let condition = condition.to_dtype(self.dtype)?.to_device(sample.device())?;
+                self.time_embedding
+                    .forward_with(&time.broadcast_as((condition.dim(0)?, time.dim(1)?))?, &condition)?
+            }
+            (Some(_), None) => return Err(missing("time_cond_proj_dim needs timestep_cond")),
+            (None, Some(_)) => return Err(missing("timestep_cond needs time_cond_proj_dim")),
+        };
         tap("time_embedding", &time);
         let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
             return Ok(time);
         };
-        let Some(AddedConditions { text_embeds, time_ids }) = added else {
-            let reason = "addition_embed_type text_time needs text_embeds and time_ids";
-            return Err(candle_core::Error::msg(reason).into());
+        let Some(AddedConditions { text_embeds, time_ids }) = conditions.added else {
+            return Err(missing("addition_embed_type text_time needs text_embeds and time_ids"));
         };
         let batch = time_ids.dim(0)?;
         let time_ids = time_ids.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
@@ -197,79 +290,6 @@ impl UNet2DConditionModel {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use candle_core::{Device, safetensors};
-    use serde_json::json;
-    use std::collections::HashMap;
-
-    /// A small SDXL-shaped network, its weights all zero, with the names of the tensors it asked for.
-    fn network() -> (UNet2DConditionModel, String) {
-        let json = json!({
-            "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "layers_per_block": 1,
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-            "attention_head_dim": [1, 2, 4], "transformer_layers_per_block": [1, 1, 2],
-            "cross_attention_dim": 12, "use_linear_projection": true, "upcast_attention": null,
-            "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
-            "projection_class_embeddings_input_dim": 34,
-        });
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("empty.safetensors");
-        safetensors::save(&HashMap::<String, Tensor>::new(), &file).unwrap();
-        let w = Weights::open("unet", &[file], str::to_owned, DType::F32, &Device::Cpu).unwrap();
-        let config = UNet2DConditionConfig::from_json("unet", &json).unwrap();
-        let unet = UNet2DConditionModel::new(config, &w).unwrap();
-        (unet, w.finish().unwrap_err().to_string())
-    }
-
-    fn ones(shape: &[usize]) -> Tensor {
-        Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap()
-    }
-
-    #[test]
-    fn an_empty_checkpoint_lacks_every_tensor_by_name() {
-        let (_, error) = network();
-        for name in [
-            "add_embedding.linear_1.weight",
-            "down_blocks.0.downsamplers.0.conv.bias",
-            "down_blocks.2.attentions.0.transformer_blocks.1.attn2.to_out.0.bias",
-            "mid_block.resnets.1.time_emb_proj.weight",
-            "up_blocks.1.resnets.0.conv_shortcut.weight",
-            "up_blocks.0.attentions.1.transformer_blocks.0.ff.net.0.proj.weight",
-            "conv_norm_out.weight",
-        ] {
-            assert!(error.contains(name), "{name}");
-        }
-        assert!(!error.contains("down_blocks.0.attentions") && !error.contains("down_blocks.2.downsamplers"));
-    }
-
-    #[test]
-    fn odd_sides_come_back_and_every_layer_is_reported_once() {
-        let (unet, _) = network();
-        let added = AddedConditions { text_embeds: ones(&[2, 10]), time_ids: ones(&[2, 6]) };
-        let mut names = Vec::new();
-        let out = unet
-            .forward_tapped(&ones(&[2, 4, 9, 13]), 500.5, &ones(&[2, 7, 12]), Some(&added), &mut |name, _| {
-                names.push(name.to_owned());
-            })
-            .unwrap();
-        assert_eq!(out.dims(), [2, 4, 9, 13]);
-        assert_eq!(names.first().unwrap(), "time_embedding");
-        assert_eq!(names.last().unwrap(), "conv_out");
-        assert!(names.contains(&"up_blocks.1.upsamplers.0".to_owned()));
-        let count = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), count);
-    }
-
-    #[test]
-    fn sdxl_without_its_added_conditions_is_an_error() {
-        let (unet, _) = network();
-        let error = unet.forward(&ones(&[1, 4, 8, 8]), 1.0, &ones(&[1, 7, 12]), None).unwrap_err();
-        assert!(error.to_string().contains("text_embeds and time_ids"), "{error}");
-    }
+fn missing(reason: &'static str) -> Error {
+    Error::Tensor(candle_core::Error::msg(reason))
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::image_prompt::{ImagePrompts, Term};
 use crate::Result;
 use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 use crate::weights::Weights;
@@ -19,6 +20,14 @@ pub(crate) struct TransformerConfig {
     pub(crate) groups: usize,
     pub(crate) use_linear_projection: bool,
     pub(crate) upcast_attention: bool,
+}
+
+/// What the picture attends to: the words, and apart from them the tokens of reference pictures.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// (B, N, D)
+    pub(crate) words: &'a Tensor,
+    pub(crate) images: Option<&'a ImagePrompts>,
 }
 
 /// Pixels as tokens through a few transformer blocks (diffusers: `transformers/transformer_2d.py`).
@@ -43,8 +52,13 @@ impl Transformer2DModel {
         })
     }
 
-    /// `x` (B, C, H, W) and `context` (B, N, D) to (B, C, H, W).
-    pub(crate) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// The attentions that read the context.
+    pub(super) fn cross_attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.transformer_blocks.iter().map(|block| &block.attn2)
+    }
+
+    /// `x` (B, C, H, W) to (B, C, H, W).
+    pub(crate) fn forward(&self, x: &Tensor, context: Context<'_>) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
         let mut tokens = self.proj_in.pixels_to_tokens(&self.norm.forward(x)?)?;
         for block in &self.transformer_blocks {
@@ -115,20 +129,25 @@ impl BasicTransformerBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// `x` (B, HW, width) to the same shape.
+    fn forward(&self, x: &Tensor, context: Context<'_>) -> Result<Tensor> {
+        let images = context.images.map_or(&[][..], |images| images.of(self.attn2.name()));
         let normed = self.norm1.forward(x)?;
-        let x = (self.attn1.forward(&normed, &normed)? + x)?;
-        let x = (self.attn2.forward(&self.norm2.forward(&x)?, context)? + x)?;
+        let x = (self.attn1.forward(&normed, &normed, &[])? + x)?;
+        let x = (self.attn2.forward(&self.norm2.forward(&x)?, context.words, images)? + x)?;
         Ok((self.ff.forward(&self.norm3.forward(&x)?)? + x)?)
     }
 }
 
 /// Multi-head attention of `x` to `context` (diffusers: `attention_processor.py`, `Attention`).
-struct Attention {
+pub(super) struct Attention {
+    name: String,
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
+    width: usize,
+    context_width: usize,
     heads: usize,
     upcast: bool,
 }
@@ -136,27 +155,56 @@ struct Attention {
 impl Attention {
     fn new(width: usize, context_width: usize, config: TransformerConfig, w: &Weights) -> Result<Self> {
         Ok(Self {
+            name: w.path().to_owned(),
             to_q: Linear::new(width, width, false, &w.sub("to_q"))?,
             to_k: Linear::new(context_width, width, false, &w.sub("to_k"))?,
             to_v: Linear::new(context_width, width, false, &w.sub("to_v"))?,
             to_out: Linear::new(width, width, true, &w.sub("to_out").sub(0))?,
+            width,
+            context_width,
             heads: config.heads,
             upcast: config.upcast_attention,
         })
     }
 
-    /// `x` (B, N, width) and `context` (B, M, context width) to (B, N, width).
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        let (batch, tokens, width) = q.dims3()?;
-        let head_dim = width / self.heads;
-        let split = |t: &Tensor| {
-            let t = if self.upcast { t.to_dtype(DType::F32)? } else { t.clone() };
-            t.reshape((batch, (), self.heads, head_dim))?.transpose(1, 2)
-        };
-        let scale = (head_dim as f32).sqrt().recip();
-        let out = infill_kernels::attention(&split(&q)?, &split(&k)?, &split(&v)?, scale, None)?;
-        let out = out.transpose(1, 2)?.reshape((batch, tokens, width))?.to_dtype(x.dtype())?;
+    /// Its diffusers module name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The width of queries, keys and values, and that of the context.
+    pub(super) fn widths(&self) -> (usize, usize) {
+        (self.width, self.context_width)
+    }
+
+    /// The number format that `x` is attended in.
+    pub(super) fn dtype(&self, x: &Tensor) -> DType {
+        if self.upcast { DType::F32 } else { x.dtype() }
+    }
+
+    /// (B, N, width) to (B, heads, N, head width), in the format that it is attended in.
+    pub(super) fn split_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, tokens, width) = x.dims3()?;
+        let x = x.to_dtype(self.dtype(x))?;
+        Ok(x.reshape((batch, tokens, self.heads, width / self.heads))?.transpose(1, 2)?)
+    }
+
+    /// `x` (B, N, width) and `context` (B, M, context width) to (B, N, width); `images` is attended to beside `context`.
+    fn forward(&self, x: &Tensor, context: &Tensor, images: &[Term]) -> Result<Tensor> {
+        let q = self.split_heads(&self.to_q.forward(x)?)?;
+        let k = self.split_heads(&self.to_k.forward(context)?)?;
+        let v = self.split_heads(&self.to_v.forward(context)?)?;
+        let scale = ((self.width / self.heads) as f32).sqrt().recip();
+        let mut out = infill_kernels::attention(&q, &k, &v, scale, None)?;
+        for Term { k, v, mask } in images {
+            let image = infill_kernels::attention(&q, k, v, scale, None)?;
+            out = match mask {
+                Some(mask) => (out + image.broadcast_mul(mask)?)?,
+                None => (out + image)?,
+            };
+        }
+        let (batch, _, tokens, _) = out.dims4()?;
+        let out = out.transpose(1, 2)?.reshape((batch, tokens, self.width))?.to_dtype(x.dtype())?;
         self.to_out.forward(&out)
     }
 }
