@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Checkpoint, Error, Result, Variant, places};
+use crate::{Checkpoint, Error, Result, Variant, embedded, places};
 
 /// What is known about a model: one file of `manifests/`.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,11 +20,11 @@ pub struct Manifest {
     pub model_type: String,
     /// Whether it was trained to inpaint.
     pub inpainting: bool,
-    /// The repository on the Hugging Face hub.
-    pub repository: String,
+    /// The repository on the Hugging Face hub; none for the model that is part of the program.
+    pub repository: Option<String>,
     /// The commit of the repository that this entry was written for.
-    pub revision: String,
-    /// The folders of the repository that are needed.
+    pub revision: Option<String>,
+    /// The folders that are needed.
     pub components: Vec<String>,
     /// Its licence, by the hub's identifier.
     pub licence: String,
@@ -32,7 +32,20 @@ pub struct Manifest {
     pub notes: String,
 }
 
-const MANIFESTS: [&str; 5] = [
+impl Manifest {
+    /// The repository on the Hugging Face hub and its commit, if it comes from there.
+    pub fn hub(&self) -> Option<(&str, &str)> {
+        self.repository.as_deref().zip(self.revision.as_deref())
+    }
+
+    /// Whether it is part of the program.
+    pub fn is_embedded(&self) -> bool {
+        self.id == embedded::ID
+    }
+}
+
+const MANIFESTS: [&str; 6] = [
+    include_str!("../manifests/infill-mini.toml"),
     include_str!("../manifests/sdxl-inpainting.toml"),
     include_str!("../manifests/sdxl-base.toml"),
     include_str!("../manifests/sdxl-refiner.toml"),
@@ -40,7 +53,7 @@ const MANIFESTS: [&str; 5] = [
     include_str!("../manifests/sd15.toml"),
 ];
 
-/// All known models.
+/// All known models of this build, the embedded one first.
 ///
 /// # Errors
 /// [`Error::File`] when a manifest of this build is damaged.
@@ -49,7 +62,14 @@ pub fn manifests() -> Result<Vec<Manifest>> {
         toml::from_str(text)
             .map_err(|e| Error::file(Path::new("manifests"), format!("one can't be read: {e}")))
     };
-    MANIFESTS.iter().map(parse).collect()
+    let mut all: Vec<Manifest> = MANIFESTS.iter().map(parse).collect::<Result<_>>()?;
+    all.retain(|manifest| !manifest.is_embedded() || embedded::is_there());
+    Ok(all)
+}
+
+/// The model that runs where none is named: the embedded one.
+pub fn default_model() -> Option<&'static str> {
+    embedded::is_there().then_some(embedded::ID)
 }
 
 /// The known model with this id or of this repository.
@@ -57,7 +77,7 @@ pub fn manifests() -> Result<Vec<Manifest>> {
 /// # Errors
 /// As [`manifests`].
 pub fn manifest(id: &str) -> Result<Option<Manifest>> {
-    Ok(manifests()?.into_iter().find(|m| m.id == id || m.repository == id))
+    Ok(manifests()?.into_iter().find(|m| m.id == id || m.repository.as_deref() == Some(id)))
 }
 
 /// Finds and opens a model, preferring the weights without a variant; see [`locate`].
@@ -76,9 +96,15 @@ pub fn find_variant(id_or_dir: &str, models_dir: Option<&Path>, variant: Variant
     Checkpoint::open_variant(&locate(id_or_dir, models_dir)?, variant)
 }
 
+/// Whether a known model can be run: it is on this machine, or part of the program. Nothing is written for the answer.
+pub fn is_here(manifest: &Manifest, models_dir: Option<&Path>) -> bool {
+    manifest.is_embedded() || locate(&manifest.id, models_dir).is_ok()
+}
+
 /// The folder of a model.
 ///
-/// A known id (or its repository) is looked for as `<models folder>/<id>`, then in the cache of the Hugging Face hub.
+/// A known id (or its repository) is looked for as `<models folder>/<id>`, then in the cache of the Hugging Face hub;
+/// the embedded model is written to the user's cache folder where it is not there yet, see [`embedded::unpack`].
 /// Anything else is a folder, or the name of one in the models folder. `./sdxl-base` is a folder whatever is known.
 ///
 /// `models_dir` stands in for the folder of [`places::models_dir`].
@@ -98,16 +124,16 @@ fn locate_in(asked: &str, models: Option<&Path>, hub: Option<&Path>) -> Result<P
         if let Some(found) = own.clone().filter(has_index) {
             return Ok(found);
         }
-        let snapshot = hub.and_then(|hub| places::snapshot(hub, &known.repository, Some(&known.revision)));
+        let Some((repository, revision)) = known.hub() else { return embedded::unpack() };
+        let snapshot = hub.and_then(|hub| places::snapshot(hub, repository, Some(revision)));
         if let Some(found) = snapshot.filter(has_index) {
             return Ok(found);
         }
         let looked: Vec<String> =
             [own.as_deref(), hub].into_iter().flatten().map(|p| p.display().to_string()).collect();
         return Err(not_found(format!(
-            "looked in {}; fetch {} with `infill models pull {}` or give its folder",
+            "looked in {}; fetch {repository} with `infill models pull {}` or give its folder",
             looked.join(" and "),
-            known.repository,
             known.id
         )));
     }
@@ -140,15 +166,18 @@ mod tests {
         let all = manifests().unwrap();
         for m in &all {
             assert!(["sd-xl", "sd-1_5"].contains(&m.model_type.as_str()), "{}", m.id);
-            assert_eq!(m.repository.split('/').count(), 2, "{}", m.id);
-            assert!(m.revision.len() == 40 && m.revision.bytes().all(|b| b.is_ascii_hexdigit()), "{}", m.id);
+            assert_eq!(m.hub().is_none(), m.is_embedded(), "{}", m.id);
+            if let Some((repository, revision)) = m.hub() {
+                assert_eq!(repository.split('/').count(), 2, "{}", m.id);
+                assert!(revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit()), "{}", m.id);
+                assert_eq!(m.inpainting, m.id.contains("inpainting"), "{}", m.id);
+            }
             assert!(
                 m.components.iter().any(|c| c == "unet") && m.components.iter().any(|c| c == "vae"),
                 "{}",
                 m.id
             );
             assert!(!m.licence.is_empty() && !m.notes.is_empty(), "{}", m.id);
-            assert_eq!(m.inpainting, m.id.contains("inpainting"), "{}", m.id);
             assert_eq!(all.iter().filter(|other| other.id == m.id).count(), 1, "{}", m.id);
         }
     }
@@ -177,7 +206,10 @@ mod tests {
         assert_eq!(locate(own.to_str().unwrap()).unwrap(), own);
         for unknown in ["sdxl", "../my-model", ""] {
             let error = locate(unknown).unwrap_err().to_string();
-            assert!(error.contains("known models: sdxl-inpainting, sdxl-base"), "{error}");
+            assert!(
+                error.contains("known models: ") && error.contains("sdxl-inpainting, sdxl-base"),
+                "{error}"
+            );
         }
     }
 }

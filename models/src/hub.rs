@@ -57,19 +57,20 @@ pub fn pull(
         let reason = format!("only known models are fetched: {}", known.join(", "));
         return Err(Error::NotFound { id: id.to_owned(), reason });
     };
+    let Some((repository, revision)) = manifest.hub() else {
+        let reason = "it is part of this program and never fetched".to_owned();
+        return Err(Error::NotFound { id: id.to_owned(), reason });
+    };
     let failed = |e: hf_hub::HFError| hub_error(&manifest, e.to_string());
-    let (owner, name) = manifest
-        .repository
+    let (owner, name) = repository
         .split_once('/')
         .ok_or_else(|| hub_error(&manifest, "its name is not owner/name".into()))?;
     let repository = HFClientSync::new().map_err(failed)?.model(owner, name);
-    let entries =
-        repository.list_tree().revision(&manifest.revision).recursive(true).send().map_err(failed)?;
+    let entries = repository.list_tree().revision(revision).recursive(true).send().map_err(failed)?;
     let listing: BTreeMap<String, Listed> = entries.into_iter().filter_map(listed).collect();
 
     let read_index = |index: &str| {
-        let path =
-            repository.download_file().filename(index).revision(&manifest.revision).send().map_err(failed)?;
+        let path = repository.download_file().filename(index).revision(revision).send().map_err(failed)?;
         let bytes = crate::json::read_bytes(&path, crate::json::MAX_INDEX_BYTES)?;
         parse_shard_index(&bytes).map_err(|reason| Error::file(&path, reason))
     };
@@ -79,7 +80,7 @@ pub fn pull(
     let watcher = Watcher { report: progress.clone(), state: Mutex::default() };
     let folder = repository
         .snapshot_download()
-        .revision(&manifest.revision)
+        .revision(revision)
         .allow_patterns(files.iter().cloned().collect())
         .progress(watcher)
         .send()
@@ -93,7 +94,7 @@ pub fn pull(
 }
 
 fn hub_error(manifest: &Manifest, reason: String) -> Error {
-    Error::Hub { repository: manifest.repository.clone(), reason }
+    Error::Hub { repository: manifest.repository.clone().unwrap_or_else(|| manifest.id.clone()), reason }
 }
 
 fn listed(entry: RepoTreeEntry) -> Option<(String, Listed)> {
@@ -142,7 +143,10 @@ fn choose(
         }
     }
     match files.iter().find(|file| !there.contains(file.as_str())) {
-        Some(missing) => Err(hub_error(manifest, format!("it has no {missing} at {}", manifest.revision))),
+        Some(missing) => Err(hub_error(
+            manifest,
+            format!("it has no {missing} at {}", manifest.revision.as_deref().unwrap_or("any commit")),
+        )),
         None => Ok(files),
     }
 }

@@ -5,6 +5,7 @@
 //! - [`inspect()`] counts tensors and bytes per network; [`Checkpoint::digest`] tells one model from another.
 //! - [`dialect`] takes the names that tensors once had to the present ones.
 //! - [`adapter`], [`lora`] and [`embedding`] open what a run puts on top of a model: single safetensors files.
+//! - [`embedded`] is the model that is part of the program.
 //! - `hub::pull` fetches a known model; it exists only in builds with the feature `hub`.
 //!
 //! For texts and headers from anywhere, [`parse_model_index`], [`parse_shard_index`] and [`header::parse_header`]
@@ -21,6 +22,7 @@ pub mod catalogue;
 mod checkpoint;
 pub mod dialect;
 mod digest;
+pub mod embedded;
 pub mod embedding;
 mod error;
 pub mod header;

@@ -95,7 +95,8 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
     let dtype = settings.dtype(args.device.dtype.as_deref())?;
     let rule = settings.noise_rule(args.noise_rule.as_deref())?;
     let models_dir = settings.models_dir(args.device.models.as_deref())?;
-    let model = settings.model(args.model.as_deref()).ok_or_else(|| {
+    let default = || catalogue::default_model().map(str::to_owned);
+    let model = settings.model(args.model.as_deref()).or_else(default).ok_or_else(|| {
         Failure::Refused(
             "no model is named; name one with --model ID|DIR, INFILL_MODEL or `model` in the settings file"
                 .to_owned(),

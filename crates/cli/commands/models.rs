@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use infill_models::catalogue::{self, Manifest};
+use infill_models::catalogue;
 use infill_models::{Checkpoint, Family, Summary, inspect, places};
 use serde::Serialize;
 
@@ -21,7 +21,9 @@ struct Listed {
     repository: Option<String>,
     licence: Option<String>,
     notes: Option<String>,
-    /// Absent where the model is not on this machine.
+    /// Whether it is part of the program.
+    embedded: bool,
+    /// Absent where the model is not on this machine, or part of the program.
     dir: Option<String>,
 }
 
@@ -90,6 +92,7 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
         if entry.path().join("model_index.json").is_file() && known.iter().all(|manifest| manifest.id != id) {
             others.push(Listed {
                 id,
+                embedded: false,
                 name: None,
                 repository: None,
                 licence: None,
@@ -99,13 +102,19 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
         }
     }
     others.sort_by(|a, b| a.id.cmp(&b.id));
-    let known = known.into_iter().map(|Manifest { id, name, repository, licence, notes, .. }| Listed {
-        dir: catalogue::locate(&id, models_dir).ok().map(|dir| path_text(&dir)),
-        id,
-        name: Some(name),
-        repository: Some(repository),
-        licence: Some(licence),
-        notes: Some(notes),
+    let known = known.into_iter().map(|manifest| Listed {
+        embedded: manifest.is_embedded(),
+        // Asking for the folder of the embedded one would write it.
+        dir: if manifest.is_embedded() {
+            None
+        } else {
+            catalogue::locate(&manifest.id, models_dir).ok().map(|dir| path_text(&dir))
+        },
+        id: manifest.id,
+        name: Some(manifest.name),
+        repository: manifest.repository,
+        licence: Some(manifest.licence),
+        notes: Some(manifest.notes),
     });
     Ok(known.chain(others).collect())
 }
@@ -113,7 +122,8 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
 /// `width` is the longest id's.
 fn list_line(model: &Listed, width: usize) -> String {
     let name = model.name.as_deref().unwrap_or("your own");
-    let dir = model.dir.as_deref().unwrap_or("not on this machine");
+    let elsewhere = if model.embedded { "built in" } else { "not on this machine" };
+    let dir = model.dir.as_deref().unwrap_or(elsewhere);
     format!("{:<width$} {name:<36} {dir}", model.id)
 }
 

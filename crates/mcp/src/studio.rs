@@ -183,9 +183,9 @@ impl Studio {
 
     /// What a call can name as its model.
     pub(crate) fn models_here(&self) -> String {
-        let known = catalogue::manifests().unwrap_or_default().into_iter().map(|manifest| manifest.id);
-        let mut ids: Vec<String> =
-            known.filter(|id| catalogue::locate(id, self.models_dir.as_deref()).is_ok()).collect();
+        let known = catalogue::manifests().unwrap_or_default().into_iter();
+        let here = known.filter(|manifest| catalogue::is_here(manifest, self.models_dir.as_deref()));
+        let mut ids: Vec<String> = here.map(|manifest| manifest.id).collect();
         let entries = self.models_dir.iter().filter_map(|dir| dir.read_dir().ok()).flatten().flatten();
         let folders = entries.filter(|entry| entry.path().join("model_index.json").is_file());
         ids.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
