@@ -20,6 +20,8 @@ pub(crate) const INNER_WIDTH: RangeInclusive<usize> = 1..=65_536;
 pub(crate) const TOKENS: RangeInclusive<usize> = 1..=262_144;
 /// Tokens of a text.
 pub(crate) const POSITIONS: RangeInclusive<usize> = 1..=4096;
+/// The side of a picture in pixels, where the network sees one size only.
+pub(crate) const PICTURE: RangeInclusive<usize> = 1..=4096;
 /// Sides of a convolution's kernel.
 pub(crate) const KERNEL: RangeInclusive<usize> = 1..=15;
 

@@ -12,6 +12,7 @@ pub mod clip;
 mod config_json;
 pub mod embeddings;
 mod error;
+pub mod ip_adapter;
 pub mod layers;
 pub mod tokenizer;
 pub mod unet;

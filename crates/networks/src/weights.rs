@@ -137,6 +137,19 @@ impl Weights {
         self.root.entries.contains_key(&format!("{}{name}", self.prefix))
     }
 
+    /// The stored shape of `name` (below this view), for networks whose sizes stand in no configuration. Asking does not
+    /// count as use.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let entry = self.root.entries.get(&format!("{}{name}", self.prefix))?;
+        let view = self.root.files[entry.file].tensors.get(&entry.stored_name).ok()?;
+        Some(view.shape().to_vec())
+    }
+
+    /// What the checkpoint has below this view, in the order of the alphabet. Asking does not count as use.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.root.entries.keys().filter_map(|name| name.strip_prefix(self.prefix.as_str()))
+    }
+
     /// Declares that a stored tensor `name` (below this view), if there is one, is rightly not read.
     pub fn ignore(&self, name: &str) {
         self.ledger().used.insert(format!("{}{name}", self.prefix));
@@ -255,6 +268,7 @@ mod tests {
         ];
         let w = open(&files, |name| name.replace(".query.", ".to_q.")).unwrap();
         let mid = w.sub("mid");
+        assert_eq!(mid.names().collect::<Vec<_>>(), ["norm.bias", "to_q.weight"]);
         let q = mid.sub("to_q").get("weight", &[2, 3]).unwrap();
         assert_eq!((q.dtype(), q.to_vec2::<f32>().unwrap()), (DType::F32, vec![vec![1.0; 3]; 2]));
         assert!(w.finish().unwrap_err().to_string().contains("surplus: mid.norm.bias"));
@@ -288,6 +302,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = write(dir.path(), "w.safetensors", &[("q", ones(&[4, 2, 1, 1], DType::F32))]);
         let w = open(&[file], str::to_owned).unwrap();
+        assert_eq!((w.shape("q"), w.shape("k")), (Some(vec![4, 2, 1, 1]), None));
         assert_eq!(w.get("q", &[4, 2]).unwrap().dims(), [4, 2]);
         w.finish().unwrap();
         w.get("q", &[2, 4]).unwrap();

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::encoder::{self, Activation, EncoderLayer, LayerShape};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::weights::Weights;
 use crate::{Error, Result, bounds, config_json};
@@ -58,33 +59,6 @@ impl Default for ClipTextConfig {
     }
 }
 
-/// Keys that change nothing when the network runs.
-const HARMLESS: [&str; 23] = [
-    "architectures",
-    "attention_dropout",
-    "attn_implementation",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "do_sample",
-    "dropout",
-    "dtype",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
-    "is_decoder",
-    "label2id",
-    "model_type",
-    "name_or_path",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "return_dict",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "use_cache",
-];
-
 impl ClipTextConfig {
     /// Reads and checks the `config.json` of `component`.
     ///
@@ -93,17 +67,8 @@ impl ClipTextConfig {
     /// is not implemented.
     pub fn from_json(component: &str, json: &Value) -> Result<Self> {
         let config: Self = config_json::read(component, json)?;
-        config.activation(component)?;
-        if let Some((key, value)) =
-            config.other.iter().find(|(key, _)| !key.starts_with('_') && !HARMLESS.contains(&key.as_str()))
-        {
-            return Err(Error::Unsupported {
-                component: component.into(),
-                key: key.clone(),
-                value: value.to_string(),
-                implemented: "the keys of transformers' CLIPTextConfig".into(),
-            });
-        }
+        Activation::read(component, &config.hidden_act)?;
+        encoder::check_other(component, &config.other, "CLIPTextConfig")?;
         bounds::check(
             component,
             [
@@ -115,33 +80,9 @@ impl ClipTextConfig {
                 ("max_position_embeddings", config.max_position_embeddings, bounds::POSITIONS),
             ],
         )?;
-        let heads = config.num_attention_heads;
-        if heads == 0 || !config.hidden_size.is_multiple_of(heads) {
-            let reason =
-                format!("hidden_size {} is no multiple of num_attention_heads {heads}", config.hidden_size);
-            return Err(Error::Config { component: component.into(), reason });
-        }
+        encoder::check_heads(component, config.hidden_size, config.num_attention_heads)?;
         Ok(config)
     }
-
-    fn activation(&self, component: &str) -> Result<Activation> {
-        match self.hidden_act.as_str() {
-            "quick_gelu" => Ok(Activation::QuickGelu),
-            "gelu" => Ok(Activation::Gelu),
-            other => Err(Error::Unsupported {
-                component: component.into(),
-                key: "hidden_act".into(),
-                value: other.into(),
-                implemented: "quick_gelu, gelu".into(),
-            }),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Activation {
-    QuickGelu,
-    Gelu,
 }
 
 /// What the text encoder gives.
@@ -191,7 +132,13 @@ impl ClipTextModel {
     /// # Errors
     /// A configuration value that is not implemented. Missing tensors are for [`Weights::finish`].
     pub fn new(component: &str, config: &ClipTextConfig, w: &Weights, with_projection: bool) -> Result<Self> {
-        let activation = config.activation(component)?;
+        let shape = LayerShape {
+            width: config.hidden_size,
+            inner: config.intermediate_size,
+            heads: config.num_attention_heads,
+            eps: config.layer_norm_eps,
+            activation: Activation::read(component, &config.hidden_act)?,
+        };
         let model = w.sub("text_model");
         let embeddings = model.sub("embeddings");
         // A table of 0, 1, 2, ... that old checkpoints carry along.
@@ -206,7 +153,7 @@ impl ClipTextModel {
                 &embeddings.sub("position_embedding"),
             )?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| EncoderLayer::new(config, activation, &layers.sub(i)))
+                .map(|i| EncoderLayer::new(shape, &layers.sub(i)))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, &model.sub("final_layer_norm"))?,
             text_projection: with_projection
@@ -228,7 +175,7 @@ impl ClipTextModel {
         let mask = causal_mask(count, &x)?;
         let mut hidden_states = vec![x.clone()];
         for layer in &self.layers {
-            x = layer.forward(&x, &mask)?;
+            x = layer.forward(&x, Some(&mask))?;
             hidden_states.push(x.clone());
         }
         let last_hidden_state = self.final_layer_norm.forward(&x)?;
@@ -282,74 +229,6 @@ fn causal_mask(count: usize, like: &Tensor) -> Result<Tensor> {
         .flat_map(|query| (0..count).map(move |key| if key > query { f32::NEG_INFINITY } else { 0.0 }))
         .collect();
     Ok(Tensor::from_vec(values, (1, 1, count, count), like.device())?.to_dtype(DType::F32)?)
-}
-
-struct EncoderLayer {
-    layer_norm1: LayerNorm,
-    self_attn: Attention,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    activation: Activation,
-}
-
-impl EncoderLayer {
-    fn new(config: &ClipTextConfig, activation: Activation, w: &Weights) -> Result<Self> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let mlp = w.sub("mlp");
-        Ok(Self {
-            layer_norm1: LayerNorm::new(width, config.layer_norm_eps, &w.sub("layer_norm1"))?,
-            self_attn: Attention::new(width, config.num_attention_heads, &w.sub("self_attn"))?,
-            layer_norm2: LayerNorm::new(width, config.layer_norm_eps, &w.sub("layer_norm2"))?,
-            fc1: Linear::new(width, inner, true, &mlp.sub("fc1"))?,
-            fc2: Linear::new(inner, width, true, &mlp.sub("fc2"))?,
-            activation,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?, mask)?)?;
-        let y = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
-        let y = match self.activation {
-            Activation::QuickGelu => infill_kernels::quick_gelu(&y)?,
-            Activation::Gelu => infill_kernels::gelu_erf(&y)?,
-        };
-        Ok((x + self.fc2.forward(&y)?)?)
-    }
-}
-
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(width: usize, heads: usize, w: &Weights) -> Result<Self> {
-        let linear = |name: &str| Linear::new(width, width, true, &w.sub(name));
-        Ok(Self {
-            q_proj: linear("q_proj")?,
-            k_proj: linear("k_proj")?,
-            v_proj: linear("v_proj")?,
-            out_proj: linear("out_proj")?,
-            heads,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let (batch, count, width) = x.dims3()?;
-        let head_dim = width / self.heads;
-        let split = |x: Tensor| x.reshape((batch, count, self.heads, head_dim))?.transpose(1, 2); // (B,heads,N,d)
-        let q = split(self.q_proj.forward(x)?)?;
-        let k = split(self.k_proj.forward(x)?)?;
-        let v = split(self.v_proj.forward(x)?)?;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let y = infill_kernels::attention(&q, &k, &v, scale, Some(mask))?;
-        let y = y.transpose(1, 2)?.contiguous()?.flatten_from(D::Minus2)?; // (B,N,D)
-        self.out_proj.forward(&y)
-    }
 }
 
 #[cfg(test)]
