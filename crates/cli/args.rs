@@ -148,7 +148,10 @@ pub(crate) struct InpaintArgs {
     /// Where the picture goes, a name ending in .png
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// Let --out replace IMAGE or MASK
+    /// Also write the picture before, the mask and the result side by side, to a name ending in .png
+    #[arg(long, value_name = "PATH")]
+    pub(crate) strip: Option<PathBuf>,
+    /// Let --out and --strip replace IMAGE or MASK
     #[arg(long)]
     pub(crate) force: bool,
     /// Print one JSON object on standard output instead of the paths

@@ -8,6 +8,7 @@
 //! standard error, an exit code, and no half-written file.
 
 mod args;
+mod attend;
 mod cancel;
 mod commands;
 mod failure;
@@ -18,6 +19,7 @@ mod report;
 mod settings;
 mod stderr;
 mod stdout;
+mod strip;
 mod usage;
 
 use std::io::IsTerminal;

@@ -16,9 +16,15 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Checks `--out` for so many pictures. `inputs` are never replaced without `force`.
-    pub(crate) fn check(out: &Path, samples: usize, inputs: &[&Path], force: bool) -> Result<Self> {
-        let refused = |why: &str| Failure::value("--out", format!("{} ({why})", out.display()), ALLOWED);
+    /// Checks the path that `flag` gives for so many pictures. `inputs` are never replaced without `force`.
+    pub(crate) fn check(
+        flag: &str,
+        out: &Path,
+        samples: usize,
+        inputs: &[&Path],
+        force: bool,
+    ) -> Result<Self> {
+        let refused = |why: &str| Failure::value(flag, format!("{} ({why})", out.display()), ALLOWED);
         let is_png = out.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("png"));
         if !is_png {
             return Err(refused("not a PNG by its name"));
@@ -35,7 +41,7 @@ impl Output {
             }
             if !force && let Some(input) = inputs.iter().find(|input| same_file(target, input)) {
                 return Err(Failure::Refused(format!(
-                    "--out would replace the input {}; allowed: another path, or --force",
+                    "{flag} would replace the input {}; allowed: another path, or --force",
                     input.display()
                 )));
             }
@@ -43,6 +49,18 @@ impl Output {
         // Permission bits don't tell the truth on every file system; creating a file does.
         Unfinished::create(&passing_name(&folder.join("probe"))).map_err(|e| refused(&e.to_string()))?;
         Ok(Self { targets })
+    }
+
+    /// Whether a picture of this run would replace one of the other.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let place = |path: &Path| {
+            let folder = folder_of(path);
+            (
+                folder.canonicalize().unwrap_or_else(|_| folder.to_owned()),
+                path.file_name().map(OsString::from),
+            )
+        };
+        self.targets.iter().any(|ours| other.targets.iter().any(|theirs| place(ours) == place(theirs)))
     }
 
     /// The path of picture `index`.
@@ -124,7 +142,7 @@ mod tests {
     fn a_check_leaves_nothing_and_a_write_leaves_only_the_pictures() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("a.png");
-        let output = Output::check(&out, 2, &[], false).unwrap();
+        let output = Output::check("--out", &out, 2, &[], false).unwrap();
         assert!(listing(dir.path()).is_empty());
         output.write(0, &[1]).unwrap();
         output.write(1, &[2, 3]).unwrap();
@@ -138,11 +156,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("a.png");
         std::fs::write(&out, "old").unwrap();
-        Output::check(&out, 1, &[], false).unwrap().write(0, b"new").unwrap();
+        Output::check("--out", &out, 1, &[], false).unwrap().write(0, b"new").unwrap();
         assert_eq!(std::fs::read(&out).unwrap(), b"new");
-        let message = Output::check(&out, 1, &[&out], false).unwrap_err().sentence();
+        let message = Output::check("--out", &out, 1, &[&out], false).unwrap_err().sentence();
         assert!(message.contains("--force"), "{message}");
-        assert!(Output::check(&out, 1, &[&out], true).is_ok());
+        assert!(Output::check("--out", &out, 1, &[&out], true).is_ok());
     }
 
     #[test]
@@ -155,7 +173,8 @@ mod tests {
             ("none/a.png", "its folder does not exist"),
             ("folder.png", "is not a file"),
         ] {
-            let message = Output::check(&dir.path().join(name), 1, &[], false).unwrap_err().sentence();
+            let message =
+                Output::check("--out", &dir.path().join(name), 1, &[], false).unwrap_err().sentence();
             assert!(message.starts_with("--out is ") && message.contains(why), "{message}");
         }
     }

@@ -82,6 +82,9 @@ pub(crate) struct Image {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) images: Vec<Image>,
+    /// The picture of `--strip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) strip: Option<String>,
     #[serde(flatten)]
     pub(crate) recipe: Recipe,
     pub(crate) seconds: Seconds,

@@ -184,3 +184,32 @@ fn a_log_is_plain_text_where_there_is_no_terminal() {
     .succeeded();
     assert!(run.stderr.contains("loading unet") && !run.stderr.contains('\u{1b}'), "{}", run.stderr);
 }
+
+#[test]
+fn a_strip_shows_before_mask_and_after() {
+    let place = Place::new();
+    let flags = ["--steps", "2", "--samples", "2", "--out", "a.png", "--strip", "strip.png"];
+    let said = place.inpaint(&flags).succeeded().stdout;
+    assert_eq!(said, "a-0.png\na-1.png\nstrip.png\n");
+    let (strip, after) = (place.picture("strip.png").to_rgb8(), place.picture("a-1.png").to_rgb8());
+    let side = after.width();
+    assert!(strip.width() > 4 * side && strip.height() > after.height(), "{:?}", strip.dimensions());
+    let shown = |picture: &image::RgbImage| {
+        let first = picture.get_pixel(0, 0);
+        (0..strip.width() - side).any(|x| {
+            (0..strip.height() - picture.height()).any(|y| {
+                strip.get_pixel(x, y) == first
+                    && picture
+                        .enumerate_pixels()
+                        .all(|(dx, dy, pixel)| strip.get_pixel(x + dx, y + dy) == pixel)
+            })
+        })
+    };
+    assert!(shown(&after) && shown(&place.picture("a-0.png").to_rgb8()));
+    let json =
+        place.inpaint(&["--steps", "2", "--out", "b.png", "--strip", "c.png", "--json"]).succeeded().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["strip"], "c.png");
+    place.inpaint(&["--out", "d.png", "--strip", "./d.png"]).refused(2, &["--strip is ./d.png", "--out"]);
+    place.inpaint(&["--out", "d.png", "--strip", "d.jpg"]).refused(2, &["--strip is d.jpg", "not a PNG"]);
+}

@@ -3,11 +3,9 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::Duration;
 
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
+use infill_engine::image::sheet::Tile;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::noise::{NoiseEra, random_seed};
@@ -16,23 +14,15 @@ use infill_engine::request::{InpaintParams, InpaintRequest, SchedulerChoice};
 use infill_models::{Checkpoint, Family, catalogue};
 
 use crate::args::{HalfRule, InpaintArgs};
+use crate::attend::attend;
 use crate::commands::models::family_name;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::progress::{Seconds, Watch};
 use crate::report::{self, Image, Model, PictureRecipe, Recipe, Report};
 use crate::settings::Settings;
-use crate::{cancel, panics, stderr, stdout};
-
-/// How long a run may take to stop by itself after Ctrl-C, so that the device is left in order. A step on a processor
-/// may take minutes; nobody waits for that.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// What the listening thread hears.
-enum Event {
-    Finished(Result<Box<Done>>),
-    Interrupted,
-}
+use crate::strip::strip;
+use crate::{cancel, stderr, stdout};
 
 /// A run, ready to begin.
 struct Job {
@@ -42,6 +32,7 @@ struct Job {
     device: DeviceChoice,
     dtype: DTypeChoice,
     output: Output,
+    strip: Option<Output>,
     watch: Watch,
     json: bool,
 }
@@ -49,6 +40,7 @@ struct Job {
 /// A run that came to its end.
 struct Done {
     images: Vec<Image>,
+    strip: Option<String>,
     recipe: Recipe,
     seconds: Seconds,
     warnings: Vec<String>,
@@ -60,33 +52,9 @@ pub(crate) fn run(args: &InpaintArgs, settings: &Settings) -> Result<()> {
     if let Some(note) = report::large_work(job.request.plan().work).filter(|_| !args.quiet) {
         bar.suspend(|| stderr::line(&format!("note: {note}")));
     }
-    let (sender, inbox) = mpsc::channel();
-    let interrupt = sender.clone();
-    cancel::install(move || {
-        // Without a listener the process is ending anyway.
-        let _ = interrupt.send(Event::Interrupted);
-    })?;
-    thread::Builder::new()
-        .name("infill-run".into())
-        .spawn(move || {
-            let outcome = panics::caught(|| job.run().map(Box::new));
-            let _ = sender.send(Event::Finished(outcome));
-        })
-        .map_err(|e| Failure::Failed(format!("no thread can be started: {e}")))?;
-    let outcome = listen(&inbox);
+    let outcome = attend(|| job.run());
     bar.finish_and_clear();
-    tell(args, *outcome?)
-}
-
-/// The run's outcome; soon after Ctrl-C there is one, whether the run has stopped or not.
-fn listen(inbox: &Receiver<Event>) -> Result<Box<Done>> {
-    match inbox.recv() {
-        Ok(Event::Finished(outcome)) => outcome,
-        Ok(Event::Interrupted) | Err(_) => {
-            let _ = inbox.recv_timeout(GRACE);
-            Err(Failure::Cancelled)
-        }
-    }
+    tell(args, outcome?)
 }
 
 /// Refuses whatever can be refused before the model is loaded.
@@ -103,7 +71,13 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
         )
     })?;
     let request = InpaintRequest::new(params(args, rule)?)?;
-    let output = Output::check(&args.out, request.params().samples, &[&args.image, &args.mask], args.force)?;
+    let inputs: [&Path; 2] = [&args.image, &args.mask];
+    let output = Output::check("--out", &args.out, request.params().samples, &inputs, args.force)?;
+    let strip = args.strip.as_deref().map(|path| Output::check("--strip", path, 1, &inputs, args.force));
+    let strip = strip.transpose()?;
+    if let Some(strip) = strip.as_ref().filter(|strip| strip.meets(&output)) {
+        return Err(Failure::value("--strip", strip.target(0)?.display(), "another path than --out"));
+    }
     let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
     Ok(Job {
         checkpoint,
@@ -112,6 +86,7 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
         device,
         dtype,
         output,
+        strip,
         watch: Watch::start(args.quiet),
         json: args.json,
     })
@@ -193,7 +168,7 @@ impl Job {
         let pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
         let recipe = recipe(&self.request, &pipeline, &self.checkpoint, &self.model)?;
 
-        let mut images = Vec::new();
+        let (mut images, mut after) = (Vec::new(), Vec::new());
         let mut failure = None;
         let outcome = pipeline.inpaint(&self.request, &mut observer, &mut |painted| {
             match write(&self.output, &recipe, &painted) {
@@ -201,6 +176,11 @@ impl Job {
                     if !self.json {
                         // A finished picture stays, whatever becomes of the others.
                         bar.suspend(|| stdout::line(&image.path)).unwrap_or_else(|e| failure = Some(e));
+                    }
+                    if self.strip.is_some() {
+                        let caption =
+                            format!("after: {}, seed {}", self.request.params().prompt, painted.seed);
+                        after.push(Tile { caption, pixels: painted.picture.to_rgb8() });
                     }
                     images.push(image);
                 }
@@ -212,9 +192,14 @@ impl Job {
             Some(failure) => return Err(failure),
             None => outcome.map_err(Failure::running)?,
         }
+        let strip = self.strip.as_ref().map(|output| write_strip(output, self.request.params(), after));
+        let strip = strip.transpose()?;
+        if let Some(path) = strip.as_ref().filter(|_| !self.json) {
+            bar.suspend(|| stdout::line(path))?;
+        }
         let mut warnings = report::warnings(self.request.params(), &recipe);
         warnings.extend(pipeline.warnings(&self.request)?);
-        Ok(Done { images, recipe, seconds: watch.finish(), warnings })
+        Ok(Done { images, strip, recipe, seconds: watch.finish(), warnings })
     }
 }
 
@@ -232,6 +217,12 @@ fn write(output: &Output, recipe: &Recipe, painted: &Painted) -> Result<Image> {
         height: size.height,
         seconds: painted.seconds,
     })
+}
+
+/// Writes the pictures of a run side by side.
+fn write_strip(output: &Output, params: &InpaintParams, after: Vec<Tile>) -> Result<String> {
+    let bytes = strip(params, after).encode_png(None)?;
+    output.write(0, &bytes).map(report::path_text)
 }
 
 /// What the run is made of, after every default.
@@ -280,9 +271,9 @@ fn recipe(
 
 /// The report of a run that came to its end; the paths are out already.
 fn tell(args: &InpaintArgs, done: Done) -> Result<()> {
-    let Done { images, recipe, seconds, warnings } = done;
+    let Done { images, strip, recipe, seconds, warnings } = done;
     if args.json {
-        return stdout::json(&Report { images, recipe, seconds, warnings });
+        return stdout::json(&Report { images, strip, recipe, seconds, warnings });
     }
     if !args.quiet {
         for warning in &warnings {

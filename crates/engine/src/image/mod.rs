@@ -5,12 +5,15 @@
 
 mod decode;
 mod encode;
+mod font;
 mod jpeg;
 mod resize;
+pub mod sheet;
 #[cfg(test)]
 mod tests;
 
-use image::{DynamicImage, RgbImage};
+use image::DynamicImage;
+pub use image::{Rgb, RgbImage};
 
 pub use decode::Limits;
 pub(crate) use decode::decode;

@@ -1,0 +1,136 @@
+//! Pictures side by side with captions: strips of one run, contact sheets of several.
+
+use image::{Rgb, RgbImage, imageops};
+
+use super::font;
+use super::{Filter, Picture, resize};
+
+/// The longest side of a picture on a sheet, in pixels; larger ones are made smaller.
+pub const LARGEST_TILE: u32 = 1024;
+
+const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
+const INK: Rgb<u8> = Rgb([36, 36, 38]);
+/// The most lines of a caption.
+const LINES: usize = 2;
+
+/// Rows of pictures.
+#[derive(Debug, Clone, Default)]
+pub struct Sheet {
+    /// From top to bottom.
+    pub rows: Vec<Row>,
+}
+
+/// One row of a sheet.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    /// Stands above the row where it is not empty.
+    pub title: String,
+    /// From left to right.
+    pub tiles: Vec<Tile>,
+}
+
+/// One picture of a row.
+#[derive(Debug, Clone)]
+pub struct Tile {
+    /// Stands below the picture, over as many as two lines; what is left is cut.
+    pub caption: String,
+    /// The picture, shown pixel by pixel where it is no larger than [`LARGEST_TILE`].
+    pub pixels: RgbImage,
+}
+
+impl Sheet {
+    /// The sheet as one picture. Columns and rows are as large as their largest picture.
+    pub fn draw(&self) -> Picture {
+        let rows: Vec<Vec<(RgbImage, &str)>> = self
+            .rows
+            .iter()
+            .map(|row| row.tiles.iter().map(|tile| (fitted(&tile.pixels), tile.caption.as_str())).collect())
+            .collect();
+        let tiles = || rows.iter().flatten().map(|(pixels, _)| pixels);
+        let column = tiles().map(RgbImage::width).max().unwrap_or(0);
+        let columns = u32::try_from(rows.iter().map(Vec::len).max().unwrap_or(0)).unwrap_or(u32::MAX);
+        let scale = if column >= 256 { 2 } else { 1 };
+        let line = font::LINE * scale;
+        let gap = 6 * scale;
+        let heights: Vec<u32> =
+            rows.iter().map(|row| row.iter().map(|(pixels, _)| pixels.height()).max().unwrap_or(0)).collect();
+        let titles = || self.rows.iter().map(|row| if row.title.is_empty() { 0 } else { line + gap });
+        let captions = line * LINES as u32 + gap;
+        let height = gap + heights.iter().zip(titles()).map(|(h, t)| t + h + captions + gap).sum::<u32>();
+        let mut sheet = RgbImage::from_pixel(gap + columns * (column + gap), height, PAPER);
+
+        let mut y = gap;
+        for ((row, (pixels, height)), title) in self.rows.iter().zip(rows.iter().zip(&heights)).zip(titles())
+        {
+            let width = sheet.width() - 2 * gap;
+            if let Some(text) = font::lines(&row.title, width / (font::ADVANCE * scale), 1).first() {
+                font::write(&mut sheet, text, gap, y, scale, INK);
+            }
+            y += title;
+            let mut x = gap;
+            for (pixels, caption) in pixels {
+                imageops::replace(&mut sheet, pixels, i64::from(x), i64::from(y));
+                let lines = font::lines(caption, column / (font::ADVANCE * scale), LINES);
+                let mut below = y + height + gap / 2;
+                for text in lines {
+                    font::write(&mut sheet, &text, x, below, scale, INK);
+                    below += line;
+                }
+                x += column + gap;
+            }
+            y += height + captions + gap;
+        }
+        Picture::from_rgb8(sheet)
+    }
+}
+
+fn fitted(pixels: &RgbImage) -> RgbImage {
+    let longest = pixels.width().max(pixels.height());
+    if longest <= LARGEST_TILE {
+        return pixels.clone();
+    }
+    let side = |side: u32| {
+        let exact = u64::from(side) * u64::from(LARGEST_TILE) / u64::from(longest);
+        u32::try_from(exact).unwrap_or(LARGEST_TILE).max(1)
+    };
+    resize(pixels, side(pixels.width()), side(pixels.height()), Filter::Lanczos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tile(width: u32, height: u32, caption: &str) -> Tile {
+        let pixels = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 7]));
+        Tile { caption: caption.into(), pixels }
+    }
+
+    #[test]
+    fn pictures_stand_on_the_sheet_pixel_by_pixel() {
+        let row = Row { title: "two".into(), tiles: vec![tile(40, 30, "a"), tile(64, 20, "b")] };
+        let sheet = Sheet { rows: vec![row.clone(), Row { title: String::new(), ..row }] }.draw().to_rgb8();
+        assert_eq!(sheet.width(), 6 + 2 * (64 + 6));
+        // The title's line and the gap come first.
+        let top = 6 + font::LINE + 6;
+        for (x, y) in [(0, 0), (39, 29), (17, 4)] {
+            assert_eq!(sheet.get_pixel(6 + x, top + y).0, [x as u8, y as u8, 7]);
+        }
+        assert_eq!(sheet.get_pixel(6 + 64 + 6, top).0, [0, 0, 7]);
+        let ink = sheet.pixels().filter(|pixel| **pixel == INK).count();
+        assert!(ink > 60, "{ink} pixels of captions");
+    }
+
+    #[test]
+    fn nothing_is_drawn_beyond_the_sheet() {
+        let long = "words ".repeat(80);
+        let sheet = Sheet { rows: vec![Row { title: long.clone(), tiles: vec![tile(8, 8, &long)] }] };
+        assert_eq!(sheet.draw().size().width, 20);
+        assert_eq!(Sheet::default().draw().size().width, 6);
+    }
+
+    #[test]
+    fn large_pictures_are_made_smaller() {
+        let sheet = Sheet { rows: vec![Row { title: String::new(), tiles: vec![tile(3000, 1500, "")] }] };
+        assert_eq!(sheet.draw().size().width, 1024 + 24);
+    }
+}
