@@ -16,7 +16,7 @@ use std::time::UNIX_EPOCH;
 use sha2::{Digest, Sha256};
 
 use crate::json::{self, MAX_INDEX_BYTES};
-use crate::{Checkpoint, Error, Result, places};
+use crate::{Checkpoint, Component, Error, Result, places};
 
 /// From this size on a file's hash is worth remembering.
 const REMEMBERED_FROM: u64 = 16 << 20;
@@ -131,6 +131,19 @@ impl<'a> Memory<'a> {
             std::fs::remove_file(&new).ok();
         }
     }
+}
+
+/// SHA-256 over the configuration and weights of one network, as 64 hexadecimal digits; hashes of large files are
+/// remembered in the user's cache folder.
+pub(crate) fn of_component(component: &Component) -> Result<String> {
+    let cache = places::cache_dir().map(|dir| dir.join("digests.json"));
+    let mut memory = Memory::open(cache.as_deref());
+    let mut total = Sha256::new();
+    for path in std::iter::once(&component.config_path).chain(&component.weight_files) {
+        total.update(format!("{}\n", memory.hash(path)?));
+    }
+    memory.save();
+    Ok(hex(&total.finalize()))
 }
 
 /// SHA-256 of a whole file, as 64 hexadecimal digits, remembered in `cache` where it is large.

@@ -96,35 +96,40 @@ impl IpAdapter {
         Err(Error::Weights { component: self.component.clone(), faults })
     }
 
-    /// The tokens of pictures: `pixel_values` (B,3,S,S) as the encoder takes them, to (B,N,D).
+    /// What this adapter reads of pictures: `pixel_values` (B,3,S,S) to the embeddings (B,P) for the plain kind, to the
+    /// penultimate hidden states (B,M,D) for the others.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when the encoder is not one that [`Self::check_encoder`] lets pass.
-    pub fn tokens(&self, encoder: &ClipVisionModel, pixel_values: &Tensor) -> Result<Tensor> {
-        self.project(&encoder.forward(pixel_values)?)
-    }
-
-    /// The tokens of no picture, for the unconditioned half: (1,N,D). The plain adapter projects an embedding of zeros;
-    /// the others look at a picture whose values are zero (diffusers: `encode_image` of the pipelines).
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] when the encoder is not one that [`Self::check_encoder`] lets pass.
-    pub fn negative_tokens(&self, encoder: &ClipVisionModel) -> Result<Tensor> {
+    /// [`Error::Tensor`] for pictures of another size than the encoder's.
+    pub fn features(&self, encoder: &ClipVisionModel, pixel_values: &Tensor) -> Result<Tensor> {
+        let ClipVisionOutput { image_embeds, penultimate } = encoder.forward(pixel_values)?;
         match &self.projection {
-            Projection::Plain(plain) => plain.forward(&encoder.zero_embeds()?),
-            Projection::Plus(_) | Projection::FullFace(_) => self.tokens(encoder, &encoder.zero_picture()?),
+            Projection::Plain(_) => Ok(image_embeds),
+            Projection::Plus(_) | Projection::FullFace(_) => Ok(penultimate),
         }
     }
 
-    /// The tokens (B,N,D) of what the encoder gave for B pictures.
+    /// What this adapter reads in the unconditioned half, a batch of one: the plain kind an embedding of zeros, the
+    /// others the hidden states of a picture whose values are zero (diffusers: `encode_image` of the pipelines).
     ///
     /// # Errors
-    /// [`Error::Tensor`] when its widths are not the ones of the projection.
-    pub fn project(&self, output: &ClipVisionOutput) -> Result<Tensor> {
+    /// [`Error::Tensor`] when a tensor operation fails.
+    pub fn negative_features(&self, encoder: &ClipVisionModel) -> Result<Tensor> {
         match &self.projection {
-            Projection::Plain(plain) => plain.forward(&output.image_embeds),
-            Projection::Plus(plus) => plus.forward(&output.penultimate),
-            Projection::FullFace(full) => full.forward(&output.penultimate),
+            Projection::Plain(_) => encoder.zero_embeds(),
+            Projection::Plus(_) | Projection::FullFace(_) => self.features(encoder, &encoder.zero_picture()?),
+        }
+    }
+
+    /// The tokens (B,N,D) of B pictures' features.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when they come from an encoder that [`Self::check_encoder`] refuses.
+    pub fn project(&self, features: &Tensor) -> Result<Tensor> {
+        match &self.projection {
+            Projection::Plain(plain) => plain.forward(features),
+            Projection::Plus(plus) => plus.forward(features),
+            Projection::FullFace(full) => full.forward(features),
         }
     }
 }

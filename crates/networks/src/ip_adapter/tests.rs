@@ -44,8 +44,7 @@ fn a_plain_adapter_has_as_many_tokens_as_fit_its_rows() {
     let w = adapter(&PLAIN, [1, 3, 5]);
     let ip_adapter = IpAdapter::new(&w, &layers(&WIDTHS, CONTEXT)).unwrap();
     w.finish().unwrap();
-    let output = ClipVisionOutput { image_embeds: ones(&[2, 5]), penultimate: ones(&[2, 3, 7]) };
-    assert_eq!(ip_adapter.project(&output).unwrap().dims(), [2, 2, 6]);
+    assert_eq!(ip_adapter.project(&ones(&[2, 5])).unwrap().dims(), [2, 2, 6]);
     let config = |projection_dim| ClipVisionConfig { projection_dim, ..ClipVisionConfig::default() };
     ip_adapter.check_encoder(&config(5)).unwrap();
     let error = ip_adapter.check_encoder(&config(1280)).unwrap_err().to_string();
@@ -125,8 +124,7 @@ fn the_resamplers_layers_are_counted_and_its_heads_whole() {
     let w = build(128);
     let ip_adapter = IpAdapter::new(&w, &layers(&WIDTHS, CONTEXT)).unwrap();
     w.finish().unwrap();
-    let output = ClipVisionOutput { image_embeds: ones(&[2, 5]), penultimate: ones(&[2, 4, 7]) };
-    assert_eq!(ip_adapter.project(&output).unwrap().dims(), [2, 3, 6]);
+    assert_eq!(ip_adapter.project(&ones(&[2, 4, 7])).unwrap().dims(), [2, 3, 6]);
     let error = refused(&build(100), &WIDTHS, CONTEXT);
     assert!(error.contains("to_q.weight has 100 rows, needs a multiple of 64"), "{error}");
 }
