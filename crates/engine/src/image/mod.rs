@@ -3,6 +3,7 @@
 //! Bytes in, bytes out; no files. A [`Picture`] keeps the depth and the alpha channel of what was read, so that the
 //! pixels nobody repaints can leave as they came.
 
+mod clip;
 mod decode;
 mod encode;
 mod font;
@@ -12,9 +13,10 @@ pub mod sheet;
 #[cfg(test)]
 mod tests;
 
-use image::DynamicImage;
+use image::{DynamicImage, RgbaImage};
 pub use image::{Rgb, RgbImage};
 
+pub use clip::clip_pixel_values;
 pub use decode::Limits;
 pub(crate) use decode::decode;
 pub use encode::{RECIPE_KEYWORD, read_recipe};
@@ -106,8 +108,20 @@ pub(crate) fn to_rgb8(pixels: &DynamicImage) -> RgbImage {
         return pixels.to_rgb8();
     }
     let wide = pixels.to_rgb16();
-    let bytes = wide.as_raw().iter().map(|value| (value >> 8) as u8).collect();
-    RgbImage::from_raw(wide.width(), wide.height(), bytes).unwrap_or_default()
+    RgbImage::from_raw(wide.width(), wide.height(), upper_bytes(wide.as_raw())).unwrap_or_default()
+}
+
+/// As [`to_rgb8`], with the alpha channel.
+pub(crate) fn to_rgba8(pixels: &DynamicImage) -> RgbaImage {
+    if !is_16_bit(pixels) {
+        return pixels.to_rgba8();
+    }
+    let wide = pixels.to_rgba16();
+    RgbaImage::from_raw(wide.width(), wide.height(), upper_bytes(wide.as_raw())).unwrap_or_default()
+}
+
+fn upper_bytes(values: &[u16]) -> Vec<u8> {
+    values.iter().map(|value| (value >> 8) as u8).collect()
 }
 
 /// The picture at the plan's work size: cropped, resized with Lanczos, and, where the crop's shape differs from the work

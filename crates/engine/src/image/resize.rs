@@ -8,10 +8,12 @@
 //! Nearest neighbour walks the source in steps of one double. (`ImagingScaleAffine` in Pillow's
 //! src/libImaging/Geometry.c)
 
+use std::ops::Range;
+
 use image::{ImageBuffer, Pixel};
 
 use super::crop;
-use crate::geometry::{Plan, Rect};
+use crate::geometry::{Plan, Rect, Size};
 
 /// An 8-bit picture of any number of channels.
 pub(crate) type Raster<P> = ImageBuffer<P, Vec<u8>>;
@@ -103,20 +105,47 @@ pub fn resize_region<P: Pixel<Subpixel = u8>>(
     if filter == Filter::Nearest {
         return nearest(image, region, width, height);
     }
-    let unchanged = |from: u32, to: u32, old: u32, new: u32| from == 0 && to == new && old == new;
+    let whole = Rect { x: 0, y: 0, width, height };
+    convolve(image, region, Size { width, height }, whole, filter)
+}
+
+/// The part `window` of `image` resized to `size`: Pillow's `resize(size, filter).crop(window)` without the rest. What
+/// lies outside, which may be far too large, is never made. Not for [`Filter::Nearest`].
+pub(crate) fn resize_window<P: Pixel<Subpixel = u8>>(
+    image: &Raster<P>,
+    size: Size,
+    window: Rect,
+    filter: Filter,
+) -> Raster<P> {
+    let region = Region { left: 0, top: 0, right: image.width(), bottom: image.height() };
+    convolve(image, region, size, window, filter)
+}
+
+/// The pixels `window` of a region of `image` resized to `size`.
+fn convolve<P: Pixel<Subpixel = u8>>(
+    image: &Raster<P>,
+    region: Region,
+    size: Size,
+    window: Rect,
+    filter: Filter,
+) -> Raster<P> {
+    let Size { width, height } = size;
+    let unchanged = |from: u32, to: u32, old: u32, new: u32, seen: u32| {
+        from == 0 && to == new && old == new && seen == new
+    };
     let across = |image: &Raster<P>| {
-        if unchanged(region.left, region.right, image.width(), width) {
-            image.clone()
-        } else {
-            rows(image, &taps(image.width(), region.left, region.right, width, filter))
+        if unchanged(region.left, region.right, image.width(), width, window.width) {
+            return image.clone();
         }
+        let seen = window.x..window.x + window.width;
+        rows(image, &taps(image.width(), region.left, region.right, width, seen, filter))
     };
     let down = |image: &Raster<P>| {
-        if unchanged(region.top, region.bottom, image.height(), height) {
-            image.clone()
-        } else {
-            columns(image, &taps(image.height(), region.top, region.bottom, height, filter))
+        if unchanged(region.top, region.bottom, image.height(), height, window.height) {
+            return image.clone();
         }
+        let seen = window.y..window.y + window.height;
+        columns(image, &taps(image.height(), region.top, region.bottom, height, seen, filter))
     };
     let lost_rows = i64::from(image.height()) - i64::from(height);
     let lost_columns = i64::from(image.width()) - i64::from(width);
@@ -153,8 +182,8 @@ struct Tap {
     weights: Vec<i32>,
 }
 
-/// The taps of `new` pixels over the old ones `from..to` of `old`.
-fn taps(old: u32, from: u32, to: u32, new: u32, filter: Filter) -> Vec<Tap> {
+/// The taps of those `seen` of `new` pixels over the old ones `from..to` of `old`.
+fn taps(old: u32, from: u32, to: u32, new: u32, seen: Range<u32>, filter: Filter) -> Vec<Tap> {
     let scale = (f64::from(to) - f64::from(from)) / f64::from(new);
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
@@ -171,7 +200,7 @@ fn taps(old: u32, from: u32, to: u32, new: u32, filter: Filter) -> Vec<Tap> {
         }
         Tap { first: first as usize, weights: weights.into_iter().map(fixed_point).collect() }
     };
-    (0..new).map(tap).collect()
+    seen.map(tap).collect()
 }
 
 fn fixed_point(weight: f64) -> i32 {
