@@ -32,6 +32,22 @@ pub struct TensorInfo {
 /// # Errors
 /// [`Error::File`] when the file can't be read, its header is damaged, or header and size do not agree.
 pub fn read_header(path: &Path) -> Result<BTreeMap<String, TensorInfo>> {
+    let (start, size) = read_start(path)?;
+    parse_header(&start, size).map_err(|reason| Error::file(path, reason))
+}
+
+/// Reads the texts that a safetensors file's header carries beside the tensors (`__metadata__`).
+///
+/// # Errors
+/// As [`read_header`].
+pub fn read_texts(path: &Path) -> Result<BTreeMap<String, String>> {
+    let (start, size) = read_start(path)?;
+    let metadata = parse(&start, size).map_err(|reason| Error::file(path, reason))?;
+    Ok(metadata.metadata().clone().unwrap_or_default().into_iter().collect())
+}
+
+/// A file's length in bytes and its beginning, the whole header included.
+fn read_start(path: &Path) -> Result<(Vec<u8>, u64)> {
     let unreadable = |e: std::io::Error| Error::file(path, format!("can't be read: {e}"));
     let mut file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
@@ -39,7 +55,7 @@ pub fn read_header(path: &Path) -> Result<BTreeMap<String, TensorInfo>> {
     file.by_ref().take(8).read_to_end(&mut start).map_err(unreadable)?;
     let length = header_length(&start, size).map_err(|reason| Error::file(path, reason))?;
     file.take(length).read_to_end(&mut start).map_err(unreadable)?;
-    parse_header(&start, size).map_err(|reason| Error::file(path, reason))
+    Ok((start, size))
 }
 
 /// Parses the start of a safetensors file of `size` bytes: at least the length and the whole header.
@@ -49,6 +65,16 @@ pub fn read_header(path: &Path) -> Result<BTreeMap<String, TensorInfo>> {
 /// # Errors
 /// What is wrong with the header, in words.
 pub fn parse_header(start: &[u8], size: u64) -> std::result::Result<BTreeMap<String, TensorInfo>, String> {
+    let describe = |info: &safetensors::tensor::TensorInfo| TensorInfo {
+        dtype: format!("{:?}", info.dtype),
+        shape: info.shape.clone(),
+        bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+    };
+    let metadata = parse(start, size)?;
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, describe(info))).collect())
+}
+
+fn parse(start: &[u8], size: u64) -> std::result::Result<Metadata, String> {
     let length = header_length(start, size)?;
     let header = usize::try_from(length)
         .ok()
@@ -60,12 +86,7 @@ pub fn parse_header(start: &[u8], size: u64) -> std::result::Result<BTreeMap<Str
     if wanted != size {
         return Err(format!("has {size} bytes where its safetensors header says {wanted}"));
     }
-    let describe = |info: &safetensors::tensor::TensorInfo| TensorInfo {
-        dtype: format!("{:?}", info.dtype),
-        shape: info.shape.clone(),
-        bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
-    };
-    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, describe(info))).collect())
+    Ok(metadata)
 }
 
 fn header_length(start: &[u8], size: u64) -> std::result::Result<u64, String> {
@@ -102,6 +123,7 @@ mod tests {
         let bytes = file(TWO, 12);
         let tensors = parse_header(&bytes, bytes.len() as u64).unwrap();
         assert_eq!(tensors.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(parse(&bytes, bytes.len() as u64).unwrap().metadata().as_ref().unwrap()["format"], "pt");
         assert_eq!(tensors["b"], TensorInfo { dtype: "F16".into(), shape: vec![2, 2], bytes: 8 });
     }
 

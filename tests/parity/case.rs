@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use infill_engine::additions::{Additions, Concept};
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::request::{InpaintParams, SchedulerChoice};
 use infill_models::Checkpoint;
+use infill_models::lora::LoraFile;
 use serde_json::Value;
 
 /// Where models, pictures and reference tensors lie.
@@ -94,9 +96,20 @@ impl Case {
         }
     }
 
-    /// True where the case needs what is not built yet: image prompts or LoRA.
+    /// True where the case needs what is not built yet: image prompts.
     pub fn needs_adapters(&self) -> bool {
-        ["ip", "lora"].iter().any(|key| self.meta.get(*key).is_some_and(|v| !v.is_null()))
+        self.meta.get("ip").is_some_and(|v| !v.is_null())
+    }
+
+    /// What is put on top of the checkpoint.
+    pub fn additions(&self, folders: &Folders) -> Additions {
+        let mut additions = Additions::default();
+        if let Some(lora) = self.meta.get("lora").filter(|lora| !lora.is_null()) {
+            let path = folders.models.join("lora").join(lora["file"].as_str().unwrap());
+            let file = LoraFile::open(&path).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+            additions.concepts.push(Concept { file, scale: lora["scale"].as_f64().unwrap() });
+        }
+        additions
     }
 
     /// True if the reference holds this tensor.

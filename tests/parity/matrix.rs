@@ -42,9 +42,10 @@ fn every_case_of_the_matrix() {
 
     let mut lines = Vec::new();
     for group in cases.chunk_by(|a, b| a.model == b.model) {
-        let pipeline = load(&folders, &group[0].model);
+        let mut pipeline = load(&folders, &group[0].model);
         for case in group {
-            let line = line(case, run(&folders, &pipeline, case), pipeline.dtype());
+            let outcome = run(&folders, &mut pipeline, case);
+            let line = line(case, outcome, pipeline.dtype());
             println!("{:36} {:9.2e} of {:9.2e} {:?}", line.case, line.latents, line.allowed, line.verdict);
             lines.push(line);
         }

@@ -19,8 +19,10 @@ pub fn load(folders: &Folders, model: &str) -> Pipeline {
 ///
 /// # Errors
 /// What the engine says where it refuses or fails.
-pub fn run(folders: &Folders, pipeline: &Pipeline, case: &Case) -> infill_engine::Result<Report> {
-    let request = InpaintRequest::new(case.params(folders, &folders.checkpoint(&case.model)))?;
+pub fn run(folders: &Folders, pipeline: &mut Pipeline, case: &Case) -> infill_engine::Result<Report> {
+    let checkpoint = folders.checkpoint(&case.model);
+    let request = InpaintRequest::new(case.params(folders, &checkpoint))?;
+    pipeline.apply(&checkpoint, &case.additions(folders), &mut Observer::silent())?;
     let mut report = Report::default();
     let mut compare = |name: &str, tensor: &Tensor| report.check(case, name, tensor, pipeline.dtype());
     let mut observer = Observer::silent().with_tensors(&mut compare);
@@ -49,7 +51,7 @@ fn assert_complete(case: &Case, report: &Report) {
 /// All committed cases of one model.
 fn all_cases_of(model: &str) {
     let folders = Folders::committed();
-    let pipeline = load(&folders, model);
+    let mut pipeline = load(&folders, model);
     let mut reports = Vec::new();
     let mut refused = Vec::new();
     for name in folders.cases() {
@@ -57,7 +59,7 @@ fn all_cases_of(model: &str) {
         if case.model != model || !case.covers(pipeline.dtype()) {
             continue;
         }
-        match run(&folders, &pipeline, &case) {
+        match run(&folders, &mut pipeline, &case) {
             Ok(report) => {
                 assert_complete(&case, &report);
                 let (latents, picture) = (report.worst("/latents"), report.worst("out/image_u8"));

@@ -14,6 +14,7 @@ pub mod embeddings;
 mod error;
 pub mod ip_adapter;
 pub mod layers;
+pub mod lora;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Tensor};
 
+use crate::lora::{self, Changes};
 use crate::{Error, Result};
 
 /// A view of a network's weights below a prefix; cheap to clone.
@@ -26,13 +27,15 @@ struct Root {
     component: String,
     dtype: DType,
     device: Device,
-    files: Vec<File>,
+    files: Vec<MappedFile>,
     /// Canonical name to where the tensor lies.
     entries: BTreeMap<String, Entry>,
+    changes: Changes,
     ledger: Mutex<Ledger>,
 }
 
-struct File {
+/// A safetensors file in memory, by its map.
+pub(crate) struct MappedFile {
     path: PathBuf,
     tensors: MmapedSafetensors,
 }
@@ -67,7 +70,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let files = files.iter().map(|path| File::open(path)).collect::<Result<Vec<_>>>()?;
+        let files = files.iter().map(|path| MappedFile::open(path)).collect::<Result<Vec<_>>>()?;
         let mut entries = BTreeMap::<String, Entry>::new();
         for (index, file) in files.iter().enumerate() {
             for (stored_name, _) in file.tensors.tensors() {
@@ -89,9 +92,34 @@ impl Weights {
             device: device.clone(),
             files,
             entries,
+            changes: Changes::default(),
             ledger: Mutex::default(),
         };
         Ok(Self { root: Arc::new(root), prefix: String::new() })
+    }
+
+    /// The same weights with `changes` made to them as they are read: in f32, before the conversion.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] if another view of these weights is alive, which would go on without the changes.
+    pub fn with_changes(mut self, changes: Changes) -> Result<Self> {
+        let component = self.root.component.clone();
+        match Arc::get_mut(&mut self.root) {
+            Some(root) => root.changes = changes,
+            None => {
+                let faults = "changes come too late: they are being read".to_owned();
+                return Err(Error::Weights { component, faults });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The canonical name and the stored shape of every tensor.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let shape = |entry: &Entry| self.root.files[entry.file].shape(&entry.stored_name);
+        let entries = self.root.entries.iter();
+        entries.map(|(name, entry)| (name.clone(), shape(entry).unwrap_or_default())).collect()
     }
 
     /// The view below `segment`: `w.sub("down_blocks").sub(0)`.
@@ -128,8 +156,12 @@ impl Weights {
         }
         drop(ledger);
         // Converted on the host: every device can take every format, not every device can convert between all.
-        let tensor = view.load(&Device::Cpu).and_then(|t| t.to_dtype(root.dtype)).map_err(read)?;
-        Ok(tensor.reshape(shape)?.to_device(&root.device)?)
+        let stored = view.load(&Device::Cpu).and_then(|t| t.reshape(shape)).map_err(read)?;
+        let tensor = match root.changes.of(&name) {
+            [] => stored.to_dtype(root.dtype).map_err(read)?,
+            changes => merged(&name, &stored.to_dtype(DType::F32).map_err(read)?, changes, root.dtype)?,
+        };
+        Ok(tensor.to_device(&root.device)?)
     }
 
     /// Whether the checkpoint has `name` (below this view). Asking does not count as use.
@@ -187,7 +219,20 @@ impl Weights {
             ledger.misshapen.iter().map(|(n, shapes)| format!("{n} is {shapes}")).collect();
         let surplus: Vec<String> =
             self.root.entries.keys().filter(|name| !ledger.used.contains(*name)).cloned().collect();
-        let faults: Vec<String> = [("missing", missing), ("wrong shape", misshapen), ("surplus", surplus)]
+        let unmade: Vec<String> = self
+            .root
+            .changes
+            .names()
+            .filter(|name| !ledger.used.contains(*name))
+            .map(str::to_owned)
+            .collect();
+        let kinds = [
+            ("missing", missing),
+            ("wrong shape", misshapen),
+            ("surplus", surplus),
+            ("changed but not read", unmade),
+        ];
+        let faults: Vec<String> = kinds
             .into_iter()
             .filter(|(_, names)| !names.is_empty())
             .map(|(kind, names)| format!("{kind}: {}", names.join(", ")))
@@ -204,8 +249,25 @@ impl Weights {
     }
 }
 
-impl File {
-    fn open(path: &Path) -> Result<Self> {
+/// `base` (f32, on the host) with all changes made to it, in the format `dtype`.
+fn merged(name: &str, base: &Tensor, changes: &[lora::Change], dtype: DType) -> Result<Tensor> {
+    let mut current = base.clone();
+    for change in changes {
+        current = change.apply(base, &current)?;
+        let largest = lora::largest(dtype);
+        let values: Vec<f32> = current.flatten_all()?.to_vec1()?;
+        // Written so that what is not a number fails too.
+        if !values.iter().all(|value| value.abs() <= largest) {
+            return Err(change
+                .file()
+                .error(format!("makes {name} too large for the format {}", dtype.as_str())));
+        }
+    }
+    Ok(current.to_dtype(dtype)?)
+}
+
+impl MappedFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         // SAFETY: the map is only read. As with every memory map, the file must not be changed by another process
         // while it is open: checkpoints are written once, to a temporary name, and renamed into place.
         #[allow(unsafe_code)]
@@ -219,8 +281,59 @@ impl File {
         }
     }
 
-    fn error(&self, reason: String) -> Error {
+    pub(crate) fn error(&self, reason: String) -> Error {
         Error::File { path: self.path.clone(), reason }
+    }
+
+    /// The names of its tensors, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.tensors.tensors().into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many tensors it has.
+    pub(crate) fn len(&self) -> usize {
+        self.tensors.tensors().len()
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.tensors.get(name).ok()?.shape().to_vec())
+    }
+
+    /// A tensor's bytes as they are stored.
+    pub(crate) fn bytes(&self, name: &str) -> Result<&[u8]> {
+        Ok(self.tensors.get(name).map_err(|e| self.unreadable(name, &e))?.data())
+    }
+
+    /// A tensor in f32 on the host.
+    ///
+    /// # Errors
+    /// [`Error::File`] for one that is no floating-point tensor or holds what is no number.
+    pub(crate) fn read_f32(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.tensors.load(name, &Device::Cpu).map_err(|e| self.unreadable(name, &e))?;
+        if !tensor.dtype().is_float() {
+            return Err(self.error(format!("tensor {name} is {}, no fractions", tensor.dtype().as_str())));
+        }
+        let tensor = tensor.to_dtype(DType::F32).map_err(|e| self.unreadable(name, &e))?;
+        let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        match values.iter().all(|value| value.is_finite()) {
+            true => Ok(tensor),
+            false => Err(self.error(format!("tensor {name} holds infinities or what is no number"))),
+        }
+    }
+
+    /// A tensor of a single number, of whatever format.
+    pub(crate) fn scalar(&self, name: &str) -> Result<f64> {
+        let tensor = self.tensors.load(name, &Device::Cpu).map_err(|e| self.unreadable(name, &e))?;
+        match tensor.elem_count() {
+            1 => Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?[0]),
+            _ => Err(self.error(format!("tensor {name} is {:?}; needed: one number", tensor.dims()))),
+        }
+    }
+
+    fn unreadable(&self, name: &str, error: &candle_core::Error) -> Error {
+        self.error(format!("tensor {name} can't be read: {}", cause(error)))
     }
 }
 

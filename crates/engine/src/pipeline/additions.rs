@@ -13,15 +13,15 @@ impl Pipeline {
     /// A file that does not fit this model, by name; [`Error::Cancelled`] if the observer breaks.
     pub fn apply(
         &mut self,
-        _checkpoint: &Checkpoint,
+        checkpoint: &Checkpoint,
         additions: &Additions,
-        _observer: &mut Observer<'_>,
+        observer: &mut Observer<'_>,
     ) -> Result<()> {
         let refuse = |field, count: usize| match count {
             0 => Ok(()),
             _ => Err(Error::Refused { field, value: format!("{count} given"), allowed: "none".into() }),
         };
-        refuse("concepts", additions.concepts.len())?;
+        self.set_concepts(checkpoint, &additions.concepts, observer)?;
         refuse("ip_adapters", additions.ip_adapters.len())?;
         refuse("embeddings", additions.embeddings.len())
     }

@@ -85,7 +85,7 @@ impl Pipeline {
             }
             _ => None,
         };
-        let timestep_cond = match (guidance, self.unet.config().time_cond_proj_dim) {
+        let timestep_cond = match (guidance, self.unet()?.config().time_cond_proj_dim) {
             (Guidance::Embedded { scale }, Some(dim)) => Some(guidance_scale_embedding(scale, dim)?),
             _ => None,
         };
@@ -108,7 +108,7 @@ impl Pipeline {
             };
             observer.tap_at("step", step, "unet_in", &input);
             let output = self
-                .unet
+                .unet()?
                 .forward(&input.to_dtype(self.dtype)?, timesteps[i], &conditions)?
                 .to_dtype(DType::F32)?;
             observer.tap_at("step", step, "unet_out", &output);

@@ -2,6 +2,7 @@
 
 use infill_models::{Checkpoint, Family, dialect};
 use infill_networks::clip::text::{ClipTextConfig, ClipTextModel};
+use infill_networks::lora::Changes;
 use infill_networks::tokenizer::ClipTokenizer;
 use infill_networks::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use infill_networks::vae::{AutoencoderKl, AutoencoderKlConfig};
@@ -9,6 +10,7 @@ use infill_networks::weights::Weights;
 use infill_networks::{DType, Device};
 use serde_json::Value;
 
+use super::concepts::Merged;
 use super::fit::{self, Words};
 use super::{Observer, Pipeline, Progress, TextEncoder};
 use crate::Result;
@@ -50,14 +52,14 @@ impl Pipeline {
             let (config, with_projection) = loader.text_config(component)?;
             fit::check_tokenizer(component, &tokenizer, &config)?;
             words.add(&config, with_projection);
-            let model = loader.text_model(component)?;
-            text_encoders.push(TextEncoder { tap, tokenizer, model });
+            let model = loader.text_model(component, Changes::default())?;
+            text_encoders.push(TextEncoder { component, tap, tokenizer, model });
         }
 
         observer.report(Progress::Loading { component: "unet" })?;
         let config = UNet2DConditionConfig::from_json("unet", loader.config("unet")?)?;
         fit::check_unet(&config, &words)?;
-        let unet = loader.unet()?;
+        let unet = loader.unet(Changes::default())?;
 
         observer.report(Progress::Loading { component: "vae" })?;
         let config = AutoencoderKlConfig::from_json("vae", loader.config("vae")?)?;
@@ -70,7 +72,9 @@ impl Pipeline {
         Ok(Self {
             family: checkpoint.family(),
             text_encoders,
-            unet,
+            is_inpaint_model: unet.config().in_channels == 9,
+            unet: Some(unet),
+            merged: Merged::default(),
             vae,
             scheduler_config,
             force_zeros_for_empty_prompt: checkpoint.force_zeros_for_empty_prompt(),
@@ -100,22 +104,28 @@ pub(super) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// The UNet.
-    pub(super) fn unet(&self) -> Result<UNet2DConditionModel> {
+    /// The UNet, with these changes made to its weights.
+    pub(super) fn unet(&self, changes: Changes) -> Result<UNet2DConditionModel> {
         let config = UNet2DConditionConfig::from_json("unet", self.config("unet")?)?;
-        let weights = self.weights("unet", dialect::unet_key, self.dtype)?;
+        let weights = self.mapped("unet")?.with_changes(changes)?;
         let unet = UNet2DConditionModel::new(config, &weights)?;
         weights.finish()?;
         Ok(unet)
     }
 
-    /// The network of the text encoder in the folder `component`.
-    pub(super) fn text_model(&self, component: &str) -> Result<ClipTextModel> {
+    /// The network of the text encoder in the folder `component`, with these changes made to its weights.
+    pub(super) fn text_model(&self, component: &str, changes: Changes) -> Result<ClipTextModel> {
         let (config, with_projection) = self.text_config(component)?;
-        let weights = self.weights(component, dialect::text_encoder_key, self.dtype)?;
+        let weights = self.mapped(component)?.with_changes(changes)?;
         let model = ClipTextModel::new(component, &config, &weights, with_projection)?;
         weights.finish()?;
         Ok(model)
+    }
+
+    /// The weights of the UNet or a text encoder, not read yet.
+    pub(super) fn mapped(&self, component: &str) -> Result<Weights> {
+        let rename = if component == "unet" { dialect::unet_key } else { dialect::text_encoder_key };
+        self.weights(component, rename, self.dtype)
     }
 
     /// The configuration of a text encoder, and whether it has a projection: SDXL reads the second encoder's, and its

@@ -4,6 +4,7 @@
 //! operations and of random draws is theirs.
 
 mod additions;
+mod concepts;
 mod decode;
 mod denoise;
 mod encode;
@@ -15,6 +16,7 @@ mod observer;
 
 use std::time::Instant;
 
+use concepts::Merged;
 use denoise::Run;
 use image::RgbImage;
 use infill_models::Family;
@@ -30,11 +32,14 @@ use crate::request::InpaintRequest;
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use crate::{Error, Result};
 
+pub use concepts::MAX_CONCEPT_SCALE;
 pub use load::LoadOptions;
 pub use observer::{Observer, Progress};
 
 /// One text encoder with the tokenizer that feeds it.
 struct TextEncoder {
+    /// Its folder: `text_encoder` or `text_encoder_2`.
+    component: &'static str,
     /// The name of its taps: `te1` or `te2`.
     tap: &'static str,
     tokenizer: ClipTokenizer,
@@ -45,7 +50,11 @@ struct TextEncoder {
 pub struct Pipeline {
     family: Family,
     text_encoders: Vec<TextEncoder>,
-    unet: UNet2DConditionModel,
+    /// Absent only after it could not be read again.
+    unet: Option<UNet2DConditionModel>,
+    is_inpaint_model: bool,
+    /// The concepts in the weights of each network.
+    merged: Merged,
     vae: AutoencoderKl,
     scheduler_config: SchedulerConfig,
     force_zeros_for_empty_prompt: bool,
@@ -102,7 +111,18 @@ impl Pipeline {
     /// True for a UNet that sees the mask and the masked picture (9 channels); false for one that only knows
     /// latents (4 channels) and has the known region put back after each step.
     pub fn is_inpaint_model(&self) -> bool {
-        self.unet.config().in_channels == 9
+        self.is_inpaint_model
+    }
+
+    /// The UNet.
+    ///
+    /// # Errors
+    /// It was dropped to make room for itself with other concepts and could not be read.
+    fn unet(&self) -> Result<&UNet2DConditionModel> {
+        self.unet.as_ref().ok_or_else(|| {
+            let (component, faults) = ("unet".to_owned(), "the network is not loaded".to_owned());
+            Error::Networks(infill_networks::Error::Weights { component, faults })
+        })
     }
 
     /// Guidance where the request names none.
@@ -141,7 +161,7 @@ impl Pipeline {
     ) -> Result<()> {
         let params = request.params();
         let scale = params.guidance_scale.unwrap_or_else(|| self.default_guidance_scale());
-        let guidance = match self.unet.config().time_cond_proj_dim {
+        let guidance = match self.unet()?.config().time_cond_proj_dim {
             Some(_) => Guidance::Embedded { scale },
             None => Guidance::new(scale, params.guidance_rescale),
         };

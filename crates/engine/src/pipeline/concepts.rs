@@ -1,0 +1,151 @@
+//! Concepts in the weights of the loaded networks, and out of them again.
+
+use std::collections::BTreeMap;
+
+use infill_models::Checkpoint;
+use infill_networks::lora::{Changes, Lora, ModelLayout, Network};
+
+use super::load::Loader;
+use super::{Observer, Pipeline, Progress};
+use crate::additions::Concept;
+use crate::{Error, Result};
+
+/// The largest scale of a concept, either way.
+pub const MAX_CONCEPT_SCALE: f64 = 2.0;
+
+/// The digest of a concept's file and the bits of its scale.
+type Ingredient = (String, u64);
+
+/// Which concepts the weights of each network hold, in order.
+#[derive(Default)]
+pub(super) struct Merged {
+    /// All of them, where the last call went through.
+    all: Vec<Ingredient>,
+    networks: BTreeMap<Network, Vec<Ingredient>>,
+}
+
+/// What a network is to become.
+#[derive(Default)]
+struct Target {
+    ingredients: Vec<Ingredient>,
+    changes: Changes,
+}
+
+impl Pipeline {
+    /// Brings the weights into the state that exactly these concepts make, in this order.
+    ///
+    /// Each network whose concepts are others than before is read anew from `checkpoint`, which must be the one that the
+    /// pipeline was loaded from; so a run without a concept is, bit for bit, what it was before one. A scale of 0 is
+    /// no concept. The same concepts again read nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a scale out of range, the networks' and models' words for a file that does not fit this
+    /// model, [`Error::Cancelled`] if the observer breaks. The pipeline then has its old state or no concepts.
+    pub fn set_concepts(
+        &mut self,
+        checkpoint: &Checkpoint,
+        concepts: &[Concept],
+        observer: &mut Observer<'_>,
+    ) -> Result<()> {
+        let mut wanted = Vec::new();
+        for concept in concepts {
+            if !(-MAX_CONCEPT_SCALE..=MAX_CONCEPT_SCALE).contains(&concept.scale) {
+                return Err(Error::Refused {
+                    field: "the scale of a concept",
+                    value: concept.scale.to_string(),
+                    allowed: format!("-{MAX_CONCEPT_SCALE} to {MAX_CONCEPT_SCALE}"),
+                });
+            }
+            if concept.scale != 0.0 {
+                wanted.push((concept, (concept.file.digest()?, concept.scale.to_bits())));
+            }
+        }
+        if self.unet.is_some() && self.merged.all.iter().eq(wanted.iter().map(|(_, ingredient)| ingredient)) {
+            return Ok(());
+        }
+        let (device, dtype) = (self.device.clone(), self.dtype);
+        let loader = Loader { checkpoint, device: &device, dtype };
+        let targets = self.targets(&loader, &wanted, observer)?;
+        let all = wanted.into_iter().map(|(_, ingredient)| ingredient).collect();
+        match self.read_networks(&loader, targets, observer) {
+            Ok(()) => {
+                self.merged.all = all;
+                Ok(())
+            }
+            Err(error) => {
+                // What the first networks have got, the others lack: back to the checkpoint's own weights. Where that
+                // fails too, the network is absent and the next call reads it.
+                self.merged.all.clear();
+                let plain = self.networks().into_iter().map(|network| (network, Target::default())).collect();
+                self.read_networks(&loader, plain, &mut Observer::silent()).ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// What each network is to become; everything about the files that shows without computing is checked here.
+    fn targets(
+        &self,
+        loader: &Loader<'_>,
+        wanted: &[(&Concept, Ingredient)],
+        observer: &mut Observer<'_>,
+    ) -> Result<BTreeMap<Network, Target>> {
+        let mut targets: BTreeMap<Network, Target> =
+            self.networks().into_iter().map(|network| (network, Target::default())).collect();
+        if wanted.is_empty() {
+            return Ok(targets);
+        }
+        let mut layout = ModelLayout::default();
+        for network in targets.keys() {
+            layout.add(*network, &loader.mapped(network.component())?);
+        }
+        for (concept, ingredient) in wanted {
+            observer.report(Progress::Loading { component: "concepts" })?;
+            let lora = Lora::open(concept.file.path(), concept.file.texts())?;
+            for (network, changes) in lora.changes(&layout, concept.scale)? {
+                let target = targets.entry(network).or_default();
+                target.ingredients.push(ingredient.clone());
+                target.changes.append(changes);
+            }
+        }
+        Ok(targets)
+    }
+
+    fn read_networks(
+        &mut self,
+        loader: &Loader<'_>,
+        targets: BTreeMap<Network, Target>,
+        observer: &mut Observer<'_>,
+    ) -> Result<()> {
+        for (network, Target { ingredients, changes }) in targets {
+            let present = self.merged.networks.get(&network).map_or(&[][..], Vec::as_slice);
+            let loaded = network != Network::Unet || self.unet.is_some();
+            if loaded && present == ingredients {
+                continue;
+            }
+            let component = network.component();
+            observer.report(Progress::Loading { component })?;
+            if network == Network::Unet {
+                // The old one goes before the new one comes: both may not fit.
+                self.unet = None;
+                self.unet = Some(loader.unet(changes)?);
+            } else {
+                let model = loader.text_model(component, changes)?;
+                if let Some(encoder) = self.text_encoders.iter_mut().find(|e| e.component == component) {
+                    encoder.model = model;
+                }
+            }
+            self.merged.networks.insert(network, ingredients);
+        }
+        Ok(())
+    }
+
+    /// The networks that concepts may change.
+    fn networks(&self) -> Vec<Network> {
+        let all = [Network::TextEncoder, Network::TextEncoder2, Network::Unet];
+        let is_here = |network: &Network| {
+            *network == Network::Unet || self.text_encoders.iter().any(|e| e.component == network.component())
+        };
+        all.into_iter().filter(is_here).collect()
+    }
+}
