@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use infill_engine::additions::{Additions, Concept};
+use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::image::{Limits, Picture};
+use infill_engine::image_prompt::{AdapterBlocks, BlockMap, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
 use infill_engine::request::{InpaintParams, SchedulerChoice};
 use infill_models::Checkpoint;
+use infill_models::adapter::{AdapterFile, ImageEncoderFolder};
 use infill_models::lora::LoraFile;
 use serde_json::Value;
 
@@ -96,11 +98,6 @@ impl Case {
         }
     }
 
-    /// True where the case needs what is not built yet: image prompts.
-    pub fn needs_adapters(&self) -> bool {
-        self.meta.get("ip").is_some_and(|v| !v.is_null())
-    }
-
     /// What is put on top of the checkpoint.
     pub fn additions(&self, folders: &Folders) -> Additions {
         let mut additions = Additions::default();
@@ -109,7 +106,45 @@ impl Case {
             let file = LoraFile::open(&path).unwrap_or_else(|e| panic!("{}: {e}", self.name));
             additions.concepts.push(Concept { file, scale: lora["scale"].as_f64().unwrap() });
         }
+        let root = folders.models.join("ip_adapter");
+        for file in self.meta["ip"]["weights"].as_array().into_iter().flatten() {
+            let path = root.join(file[0].as_str().unwrap()).join(file[1].as_str().unwrap());
+            additions.ip_adapters.push(IpAdapterSource {
+                file: AdapterFile::open(&path).unwrap_or_else(|e| panic!("{}: {e}", self.name)),
+                image_encoder: ImageEncoderFolder::open(&root.join("models/image_encoder")).unwrap(),
+            });
+        }
         additions
+    }
+
+    /// The reference pictures. A scale stands for all adapters, or there is one for each; in turn one for each of its
+    /// pictures, or a map of blocks. Masks of the first adapter may stand without the list of adapters around them.
+    fn image_prompts(&self, folders: &Folders) -> Vec<ImagePrompt> {
+        let ip = &self.meta["ip"];
+        let images = ip["images"].as_array().cloned().unwrap_or_default();
+        let of = |value: &Value, index: usize| value.get(index).unwrap_or(value).clone();
+        let prompt = |(adapter, names): (usize, &Value)| {
+            let scale = of(&ip["scale"], adapter);
+            let masks = if ip["masks"][0].is_string() { &ip["masks"] } else { &ip["masks"][adapter] };
+            let reference = |(i, name): (usize, &Value)| {
+                let mask = masks[i].as_str().map(|mask| folders.image(mask));
+                Reference {
+                    picture: Picture::decode(&folders.image(name.as_str().unwrap()), &Limits::default())
+                        .unwrap(),
+                    scale: of(&scale, i).as_f64().unwrap_or(1.0),
+                    mask: mask.map(|bytes| Mask::decode(&bytes, &Limits::default()).unwrap()),
+                }
+            };
+            let blocks = match scale.is_object() {
+                true => AdapterBlocks::Custom(BlockMap::from_json(&scale).unwrap()),
+                false => AdapterBlocks::All,
+            };
+            ImagePrompt {
+                references: names.as_array().unwrap().iter().enumerate().map(reference).collect(),
+                blocks,
+            }
+        };
+        images.iter().enumerate().map(prompt).collect()
     }
 
     /// True if the reference holds this tensor.
@@ -197,6 +232,7 @@ impl Case {
         sizes.negative_aesthetic_score =
             number("negative_aesthetic_score").unwrap_or(sizes.negative_aesthetic_score);
         params.scheduler = self.scheduler_choice(checkpoint);
+        params.image_prompts = self.image_prompts(folders);
         params
     }
 

@@ -46,7 +46,7 @@ pub fn allowed(case: &Case, name: &str, dtype: DType) -> f64 {
         return picture_allowed(case, dtype);
     }
     let group = group(name);
-    let (floor, largest) = case.floor.get(&group).copied().unwrap_or((0.0, 0.0));
+    let (floor, largest) = floor(case, &group);
     // Where diffusers computes in the same order in f32 and f64 the recorded floor is zero; one rounding of the largest
     // value is then the least that another order of the same operations can show.
     let single = FLOORS * floor.max(largest * ROUNDING);
@@ -54,6 +54,12 @@ pub fn allowed(case: &Case, name: &str, dtype: DType) -> f64 {
         Some(half) => single.max(HALF_ERRORS * half),
         None => single,
     }
+}
+
+/// The floor of a group; `cond/ip_tokens.0` may stand under `cond/ip_tokens`, for all adapters.
+fn floor(case: &Case, group: &str) -> (f64, f64) {
+    let shared = group.rsplit_once('.').map_or(group, |(shared, _)| shared);
+    case.floor.get(group).or_else(|| case.floor.get(shared)).copied().unwrap_or((0.0, 0.0))
 }
 
 fn picture_allowed(case: &Case, dtype: DType) -> f64 {

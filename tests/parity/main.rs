@@ -17,5 +17,6 @@
 mod case;
 mod compare;
 mod components;
+mod image_prompts;
 mod matrix;
 mod pipelines;

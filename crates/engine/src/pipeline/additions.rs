@@ -21,8 +21,8 @@ impl Pipeline {
             0 => Ok(()),
             _ => Err(Error::Refused { field, value: format!("{count} given"), allowed: "none".into() }),
         };
+        refuse("embeddings", additions.embeddings.len())?;
         self.set_concepts(checkpoint, &additions.concepts, observer)?;
-        refuse("ip_adapters", additions.ip_adapters.len())?;
-        refuse("embeddings", additions.embeddings.len())
+        self.set_ip_adapters(checkpoint, &additions.ip_adapters, observer)
     }
 }

@@ -1,7 +1,7 @@
 //! Noise to latents: the denoising loop.
 
 use infill_networks::embeddings::guidance_scale_embedding;
-use infill_networks::unet::{AddedConditions, Conditions};
+use infill_networks::unet::{AddedConditions, Conditions, ImagePrompts};
 use infill_networks::{DType, Tensor};
 
 use super::encode::PixelInputs;
@@ -18,6 +18,7 @@ pub(super) struct Run<'a> {
     pub request: &'a InpaintRequest,
     pub guidance: Guidance,
     pub conditioning: &'a Conditioning,
+    pub image_prompts: Option<&'a ImagePrompts>,
     pub inputs: &'a PixelInputs,
     /// The sample's number, from 0.
     pub index: usize,
@@ -91,6 +92,7 @@ impl Pipeline {
         };
         let conditions = Conditions {
             added: added.as_ref(),
+            image_prompts: run.image_prompts,
             timestep_cond: timestep_cond.as_ref(),
             ..Conditions::new(&conditioning.encoder_hidden_states)
         };

@@ -76,6 +76,7 @@ impl Pipeline {
             unet: Some(unet),
             merged: Merged::default(),
             vae,
+            ip_adapters: Vec::new(),
             scheduler_config,
             force_zeros_for_empty_prompt: checkpoint.force_zeros_for_empty_prompt(),
             requires_aesthetics_score: checkpoint.requires_aesthetics_score(),

@@ -3,22 +3,26 @@
 //! The reference is diffusers' `StableDiffusionInpaintPipeline` and `StableDiffusionXLInpaintPipeline`: the order of
 //! operations and of random draws is theirs.
 
+mod adapter_blocks;
 mod additions;
 mod concepts;
 mod decode;
 mod denoise;
 mod encode;
 mod fit;
+mod image_prompt;
 mod load;
 pub mod merge;
 mod noise_source;
 mod observer;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use concepts::Merged;
 use denoise::Run;
 use image::RgbImage;
+use image_prompt::LoadedAdapter;
 use infill_models::Family;
 use infill_networks::clip::text::ClipTextModel;
 use infill_networks::tokenizer::ClipTokenizer;
@@ -56,6 +60,7 @@ pub struct Pipeline {
     /// The concepts in the weights of each network.
     merged: Merged,
     vae: AutoencoderKl,
+    ip_adapters: Vec<Arc<LoadedAdapter>>,
     scheduler_config: SchedulerConfig,
     force_zeros_for_empty_prompt: bool,
     requires_aesthetics_score: bool,
@@ -167,19 +172,12 @@ impl Pipeline {
         };
         let config = self.scheduler_config(request)?;
         let options = |seed| StepOptions { eta: params.eta, seed };
-        if !params.image_prompts.is_empty() {
-            let value = format!("{} given", params.image_prompts.len());
-            return Err(Error::Refused {
-                field: "image_prompts",
-                value,
-                allowed: "none without an adapter".into(),
-            });
-        }
         // Refused values are refused before any work.
         Scheduler::new(&config, params.num_inference_steps, options(params.seed))?;
 
         observer.report(Progress::Encoding)?;
         let conditioning = self.encode_words(request, guidance, observer)?;
+        let image_prompts = self.encode_image_prompts(request, guidance, observer)?;
         let inputs = self.encode_pixels(request, observer)?;
 
         for index in 0..params.samples {
@@ -190,6 +188,7 @@ impl Pipeline {
                 request,
                 guidance,
                 conditioning: &conditioning,
+                image_prompts: image_prompts.as_ref(),
                 inputs: &inputs,
                 index,
                 seed,
