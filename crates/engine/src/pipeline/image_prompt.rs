@@ -91,30 +91,36 @@ impl Pipeline {
         Ok(model)
     }
 
-    /// The request's reference pictures, as every layer reads them; `None` where nothing is to be followed, so that such
-    /// a run is the run without a reference, bit for bit.
+    /// For each adapter, how much each cross-attention layer listens to it.
     ///
     /// # Errors
     /// [`Error::Refused`] if there is not one image prompt for each adapter, or the UNet lacks a block.
+    pub(super) fn listening(&self, request: &InpaintRequest) -> Result<Vec<Vec<f64>>> {
+        let prompts = &request.params().image_prompts;
+        if prompts.len() != self.ip_adapters.len() {
+            return Err(Error::Refused {
+                field: "image_prompts",
+                value: format!("{} given", prompts.len()),
+                allowed: format!("{}, one for each adapter", self.ip_adapters.len()),
+            });
+        }
+        let layers = self.unet()?.cross_attentions();
+        prompts.iter().map(|prompt| adapter_blocks::weights(&prompt.blocks, self.family, &layers)).collect()
+    }
+
+    /// The request's reference pictures, as the `listening` layers read them; `None` where nothing is to be followed, so
+    /// that such a run is the run without a reference, bit for bit.
     pub(super) fn encode_image_prompts(
         &self,
         request: &InpaintRequest,
+        listening: Vec<Vec<f64>>,
         guidance: Guidance,
         observer: &mut Observer<'_>,
     ) -> Result<Option<ImagePrompts>> {
         let params = request.params();
-        let (given, loaded) = (params.image_prompts.len(), self.ip_adapters.len());
-        if given != loaded {
-            return Err(Error::Refused {
-                field: "image_prompts",
-                value: format!("{given} given"),
-                allowed: format!("{loaded}, one for each adapter"),
-            });
-        }
-        let layers = self.unet()?.cross_attentions();
         let (mut adapters, mut calls) = (Vec::new(), 0);
-        for (index, (prompt, adapter)) in params.image_prompts.iter().zip(&self.ip_adapters).enumerate() {
-            let weights = adapter_blocks::weights(&prompt.blocks, self.family, &layers)?;
+        let prompts = params.image_prompts.iter().zip(&self.ip_adapters).zip(listening);
+        for (index, ((prompt, adapter), weights)) in prompts.enumerate() {
             let followed: Vec<&Reference> = prompt.references.iter().filter(|r| r.scale != 0.0).collect();
             if followed.is_empty() || weights.iter().all(|weight| *weight == 0.0) {
                 continue;

@@ -174,10 +174,11 @@ impl Pipeline {
         let options = |seed| StepOptions { eta: params.eta, seed };
         // Refused values are refused before any work.
         Scheduler::new(&config, params.num_inference_steps, options(params.seed))?;
+        let listening = self.listening(request)?;
 
         observer.report(Progress::Encoding)?;
         let conditioning = self.encode_words(request, guidance, observer)?;
-        let image_prompts = self.encode_image_prompts(request, guidance, observer)?;
+        let image_prompts = self.encode_image_prompts(request, listening, guidance, observer)?;
         let inputs = self.encode_pixels(request, observer)?;
 
         for index in 0..params.samples {
