@@ -43,6 +43,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Repaint the white part of a mask in a picture.
     Inpaint(Box<InpaintArgs>),
+    /// Show what the built-in model can do, as one sheet of pictures.
+    Demo(DemoArgs),
     /// Print a fingerprint of the noise that a seed gives, to compare engines.
     Noise(NoiseArgs),
     /// Serve the tools over MCP on standard input and output.
@@ -158,6 +160,33 @@ pub(crate) struct InpaintArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// No progress, no notes and no warnings on standard error
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct DemoArgs {
+    /// Where the sheet goes, a name ending in .png; what is there is replaced
+    #[arg(long, value_name = "PATH", default_value = "infill-demo.png")]
+    pub(crate) out: PathBuf,
+    /// Denoising steps of each picture, 1 to 150
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "30")]
+    pub(crate) steps: usize,
+    /// Any 64-bit number, also negative or hexadecimal (0x...)
+    #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true, default_value = "1")]
+    pub(crate) seed: u64,
+    /// Where to run: auto, cpu, cuda, cuda:N or metal [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Number format: auto, f32, f16 or bf16 [default: auto, f32 on the CPU and f16 elsewhere]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(["auto", "f32", "f16", "bf16"]))]
+    pub(crate) dtype: Option<String>,
+    /// Print one JSON object on standard output instead of the path
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }

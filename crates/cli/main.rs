@@ -54,6 +54,7 @@ fn run() -> Result<()> {
     log_to_stderr(&cli.command)?;
     match &cli.command {
         Command::Inpaint(args) => commands::inpaint::run(args, &Settings::load()?),
+        Command::Demo(args) => commands::demo::run(args, &Settings::load()?),
         Command::Noise(args) => commands::noise::run(args),
         Command::Serve(args) => commands::serve::run(args, &Settings::load()?),
         Command::Models(args) => commands::models::run(&args.command, &Settings::load()?),

@@ -34,6 +34,8 @@ pub(crate) struct Watch {
     seconds: Seconds,
     /// Steps of one picture.
     steps: usize,
+    /// Stands before each message.
+    about: String,
 }
 
 impl Watch {
@@ -44,7 +46,15 @@ impl Watch {
         // A step may take minutes: the clock must be seen to run.
         bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
-        Self { bar, stage: None, begun: now, stage_begun: now, seconds: Seconds::default(), steps: 0 }
+        Self {
+            bar,
+            stage: None,
+            begun: now,
+            stage_begun: now,
+            seconds: Seconds::default(),
+            steps: 0,
+            about: String::new(),
+        }
     }
 
     /// A handle to the bar, for whoever has to clear it.
@@ -52,19 +62,24 @@ impl Watch {
         self.bar.clone()
     }
 
+    /// What the following stages are about, to stand before each message.
+    pub(crate) fn about(&mut self, what: String) {
+        self.about = what;
+    }
+
     /// Takes note of a stage that begins.
     pub(crate) fn see(&mut self, progress: Progress) {
         match progress {
             Progress::Loading { component } => {
                 self.enter(Stage::Load);
-                self.say(format!("loading {component}"));
+                self.say(&format!("loading {component}"));
             }
             Progress::Encoding => {
                 self.enter(Stage::Encode);
-                self.say("encoding".to_owned());
+                self.say("encoding");
             }
             Progress::Step { sample, samples, step, steps } => {
-                self.say(format!("painting{}, step {}/{steps}", which(sample, samples), step + 1));
+                self.say(&format!("painting{}, step {}/{steps}", which(sample, samples), step + 1));
                 if self.enter(Stage::Denoise) {
                     self.steps = steps;
                     self.bar.set_length((samples * steps) as u64);
@@ -81,14 +96,15 @@ impl Watch {
             }
             Progress::Decoding { sample, samples } => {
                 self.enter(Stage::Decode);
-                self.say(format!("decoding{}", which(sample, samples)));
+                self.say(&format!("decoding{}", which(sample, samples)));
                 self.bar.set_position(((sample + 1) * self.steps) as u64);
             }
         }
     }
 
     /// Shows what is being done: in the bar, and in the log, where there is no terminal.
-    fn say(&self, message: String) {
+    fn say(&self, message: &str) {
+        let message = format!("{}{message}", self.about);
         tracing::info!("{message}");
         self.bar.set_message(message);
     }

@@ -49,7 +49,7 @@ fn help_names_every_flag_and_the_exit_codes() {
 #[test]
 fn every_command_has_help() {
     let place = Place::new();
-    for command in ["inpaint", "noise", "serve", "models", "completions"] {
+    for command in ["inpaint", "demo", "noise", "serve", "models", "completions"] {
         let help = place.infill(&[command, "--help"]).succeeded();
         assert!(help.stdout.contains(&format!("infill {command}")), "{}", help.stdout);
         assert!(place.infill(&["--help"]).succeeded().stdout.contains(command));

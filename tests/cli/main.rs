@@ -1,6 +1,7 @@
 //! Drives the real executable, each test in a fresh folder of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod demo;
 mod harness;
 mod help;
 mod inpaint;

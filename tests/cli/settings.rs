@@ -34,6 +34,9 @@ fn unknown_keys_of_the_file_are_refused_by_name() {
 
 #[test]
 fn without_a_model_the_ways_to_name_one_are_told() {
+    if infill_models::embedded::is_there() {
+        return;
+    }
     let place = Place::new();
     device_refusal(&place, &[], &[]).refused(2, &["--model", "INFILL_MODEL", "settings file"]);
     assert!(place.names().is_empty(), "{:?}", place.names());

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod completions;
+pub(crate) mod demo;
 pub(crate) mod inpaint;
 pub(crate) mod models;
 pub(crate) mod noise;
