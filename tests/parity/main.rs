@@ -17,6 +17,7 @@
 mod case;
 mod compare;
 mod components;
+mod image_encoder;
 mod image_prompts;
 mod matrix;
 mod pipelines;
