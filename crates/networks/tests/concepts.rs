@@ -86,7 +86,10 @@ fn several_concepts_are_merged_in_order() {
     let read = |changes: Changes| {
         let weights = base().with_changes(changes).unwrap();
         let shapes = weights.shapes();
-        shapes.iter().flat_map(|(name, shape)| values(&weights.get(name, shape).unwrap())).collect::<Vec<f32>>()
+        shapes
+            .iter()
+            .flat_map(|(name, shape)| values(&weights.get(name, shape).unwrap()))
+            .collect::<Vec<f32>>()
     };
     let (none, first, second) = (read(Changes::default()), read(one("locon", 0.7)), read(one("loha", -1.0)));
     let mut both = one("locon", 0.7);
@@ -100,11 +103,17 @@ fn several_concepts_are_merged_in_order() {
 #[test]
 fn a_change_too_large_for_the_format_is_refused_by_name() {
     let path = fixtures().join("locon.safetensors");
-    for (scale, dtype) in [(1e39, DType::F32), (1e6, DType::F16), (f64::NAN, DType::F32), (1e300, DType::BF16)] {
+    for (scale, dtype) in
+        [(1e39, DType::F32), (1e6, DType::F16), (f64::NAN, DType::F32), (1e300, DType::BF16)]
+    {
         let files = [fixtures().join("base.safetensors")];
         let weights = Weights::open("unet", &files, str::to_owned, dtype, &Device::Cpu).unwrap();
         let weights = weights.with_changes(changes(&path, scale).unwrap()).unwrap();
-        let error = weights.get("down_blocks.1.resnets.0.conv1.weight", &[12, 8, 3, 3]).unwrap_err().to_string();
-        assert!(error.contains("locon.safetensors: makes down_blocks.1.resnets.0.conv1.weight too large"), "{error}");
+        let error =
+            weights.get("down_blocks.1.resnets.0.conv1.weight", &[12, 8, 3, 3]).unwrap_err().to_string();
+        assert!(
+            error.contains("locon.safetensors: makes down_blocks.1.resnets.0.conv1.weight too large"),
+            "{error}"
+        );
     }
 }

@@ -1,0 +1,204 @@
+//! Concepts come and go: what is merged, what is read again, and that nothing stays behind.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use image::{GrayImage, Luma, RgbImage};
+use infill_engine::additions::{Additions, Concept};
+use infill_engine::image::Picture;
+use infill_engine::mask::Mask;
+use infill_engine::pipeline::{LoadOptions, Observer, Progress};
+use infill_engine::{Error, InpaintParams, InpaintRequest, Pipeline, Result};
+use infill_models::Checkpoint;
+use infill_models::lora::LoraFile;
+use infill_networks::{DType, Device, Tensor};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
+}
+
+fn concept(path: &Path, scale: f64) -> Concept {
+    Concept { file: LoraFile::open(path).unwrap(), scale }
+}
+
+fn lora(name: &str, scale: f64) -> Concept {
+    concept(&fixture("lora").join(format!("{name}.safetensors")), scale)
+}
+
+struct Loaded {
+    checkpoint: Checkpoint,
+    pipeline: Pipeline,
+}
+
+impl Loaded {
+    fn new(model: &str, dtype: DType) -> Self {
+        let checkpoint = Checkpoint::open(&fixture(model)).unwrap();
+        let options = LoadOptions { device: Device::Cpu, dtype };
+        let pipeline = Pipeline::load(&checkpoint, &options, &mut Observer::silent()).unwrap();
+        Self { checkpoint, pipeline }
+    }
+
+    /// Applies concepts; the networks that were read for them, in order.
+    fn apply(&mut self, concepts: Vec<Concept>) -> Result<Vec<&'static str>> {
+        let mut read = Vec::new();
+        let mut hear = |progress| {
+            if let Progress::Loading { component } = progress
+                && component != "concepts"
+            {
+                read.push(component);
+            }
+            ControlFlow::Continue(())
+        };
+        let additions = Additions { concepts, ..Additions::default() };
+        self.pipeline.apply(&self.checkpoint, &additions, &mut Observer::new(&mut hear))?;
+        Ok(read)
+    }
+
+    fn paint(&self) -> Vec<u8> {
+        let image = Picture::from_rgb8(RgbImage::from_fn(64, 64, |x, y| {
+            image::Rgb([(x * 4) as u8, (y * 4) as u8, (x ^ y) as u8])
+        }));
+        let mask = Mask::from_luma8(GrayImage::from_fn(64, 64, |x, _| Luma([if x < 40 { 255 } else { 0 }])));
+        let mut params = InpaintParams::new(image, mask, "a tiger on a bench");
+        (params.num_inference_steps, params.seed, params.merge) = (2, 7, false);
+        let request = InpaintRequest::new(params).unwrap();
+        let mut bytes = Vec::new();
+        let mut keep = |painted: infill_engine::pipeline::Painted| {
+            bytes = painted.picture.to_rgb8().into_raw();
+            Ok(())
+        };
+        self.pipeline.inpaint(&request, &mut Observer::silent(), &mut keep).unwrap();
+        bytes
+    }
+}
+
+#[test]
+fn a_concept_leaves_nothing_behind() {
+    for dtype in [DType::F32, DType::BF16] {
+        let mut it = Loaded::new("tiny-sdxl-inpaint", dtype);
+        let all = ["text_encoder", "text_encoder_2", "unet"];
+        let plain = it.paint();
+        assert_eq!(it.apply(vec![]).unwrap(), [""; 0]);
+        assert_eq!(it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap(), all);
+        let changed = it.paint();
+        assert_ne!(changed, plain);
+        assert_eq!(it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap(), [""; 0], "the same again is free");
+        assert_eq!(it.paint(), changed);
+        assert_eq!(it.apply(vec![]).unwrap(), all);
+        assert_eq!(it.paint(), plain);
+        assert_eq!(it.apply(vec![lora("sdxl_kohya", 0.0), lora("sdxl_peft", -0.0)]).unwrap(), [""; 0]);
+        assert_eq!(it.paint(), plain, "scale 0 is no concept");
+        // From one concept to another without a run in between, and by way of another scale.
+        it.apply(vec![lora("sdxl_peft", 0.5)]).unwrap();
+        assert_eq!(it.apply(vec![lora("sdxl_kohya", 0.5)]).unwrap(), all);
+        assert_ne!(it.paint(), changed, "another scale is another state");
+        it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap();
+        assert_eq!(it.paint(), changed);
+    }
+}
+
+#[test]
+fn only_what_changes_is_read() {
+    let mut it = Loaded::new("tiny-sd15-inpaint", DType::F32);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("unet-only.safetensors");
+    let to_k = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k";
+    write(
+        &path,
+        &[(format!("{to_k}.lora_A.weight"), &[2, 32], 0.5), (format!("{to_k}.lora_B.weight"), &[24, 2], 0.5)],
+    );
+    assert_eq!(it.apply(vec![lora("sd15_old", 1.0)]).unwrap(), ["text_encoder", "unet"]);
+    assert_eq!(it.apply(vec![lora("sd15_old", 1.0), concept(&path, 1.0)]).unwrap(), ["unet"]);
+    assert_eq!(
+        it.apply(vec![concept(&path, 1.0), lora("sd15_old", 1.0)]).unwrap(),
+        ["unet"],
+        "the order counts"
+    );
+    assert_eq!(it.apply(vec![concept(&path, 2.0)]).unwrap(), ["text_encoder", "unet"]);
+    assert_eq!(it.apply(vec![]).unwrap(), ["unet"]);
+}
+
+fn write(path: &Path, tensors: &[(String, &[usize], f32)]) {
+    let full = |shape: &[usize], value| Tensor::full(value, shape, &Device::Cpu).unwrap();
+    let tensors: HashMap<&str, Tensor> =
+        tensors.iter().map(|(name, shape, value)| (name.as_str(), full(shape, *value))).collect();
+    candle_core::safetensors::save(&tensors, path).unwrap();
+}
+
+/// A file that fails while it is merged, after the network before it was read.
+#[test]
+fn a_failure_leaves_the_checkpoint_itself() {
+    let mut it = Loaded::new("tiny-sdxl-inpaint", DType::F32);
+    let plain = it.paint();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("huge.safetensors");
+    let (q, k) = (
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
+        "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k",
+    );
+    write(
+        &path,
+        &[
+            (format!("{q}.lora_A.weight"), &[1, 32], 0.5),
+            (format!("{q}.lora_B.weight"), &[32, 1], 0.5),
+            (format!("{k}.lora_A.weight"), &[1, 72], 1e30),
+            (format!("{k}.lora_B.weight"), &[24, 1], 1e30),
+        ],
+    );
+    let error = it.apply(vec![concept(&path, 1.0)]).unwrap_err().to_string();
+    assert!(error.contains("huge.safetensors: makes mid_block") && error.contains("too large"), "{error}");
+    assert_eq!(it.paint(), plain);
+    assert_eq!(it.apply(vec![lora("sdxl_peft", 1.0)]).unwrap().len(), 3);
+    assert!(it.apply(vec![lora("sdxl_peft", 1.0), concept(&path, 1.0)]).is_err());
+    assert_eq!(it.paint(), plain);
+}
+
+#[test]
+fn a_break_is_heard_between_networks() {
+    let mut it = Loaded::new("tiny-sdxl-inpaint", DType::F32);
+    let plain = it.paint();
+    for stop in ["concepts", "text_encoder_2", "unet"] {
+        let mut hear = |progress| match progress {
+            Progress::Loading { component } if component == stop => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        let additions = Additions { concepts: vec![lora("sdxl_kohya", 1.0)], ..Additions::default() };
+        let outcome = it.pipeline.apply(&it.checkpoint, &additions, &mut Observer::new(&mut hear));
+        assert!(matches!(outcome, Err(Error::Cancelled)), "{stop}: {outcome:?}");
+        assert_eq!(it.paint(), plain, "{stop}");
+    }
+    it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap();
+    assert_ne!(it.paint(), plain);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_a_sentence() {
+    let mut xl = Loaded::new("tiny-sdxl-inpaint", DType::F32);
+    let mut sd = Loaded::new("tiny-sd15-inpaint", DType::F32);
+    let refusal = |it: &mut Loaded, concept| it.apply(vec![concept]).unwrap_err().to_string();
+    for (message, words) in [
+        (refusal(&mut xl, lora("sd15_kohya", 1.0)), "words of width 32, and this model"),
+        (refusal(&mut sd, lora("sdxl_peft", 1.0)), "words of width 72, and this model"),
+        (refusal(&mut xl, lora("sdxl_peft", 2.5)), "the scale of a concept is 2.5; allowed: -2 to 2"),
+        (refusal(&mut xl, lora("sdxl_peft", f64::NAN)), "the scale of a concept is NaN"),
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("second.safetensors");
+    let name = "lora_te2_text_model_encoder_layers_0_mlp_fc1";
+    write(
+        &path,
+        &[
+            (format!("{name}.lora_down.weight"), &[1, 40], 0.5),
+            (format!("{name}.lora_up.weight"), &[160, 1], 0.5),
+        ],
+    );
+    let message = refusal(&mut sd, concept(&path, 1.0));
+    assert!(
+        message.contains("changes 1 modules of a text_encoder_2, which this model does not have"),
+        "{message}"
+    );
+}
