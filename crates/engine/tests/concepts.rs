@@ -179,8 +179,11 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
     let mut sd = Loaded::new("tiny-sd15-inpaint", DType::F32);
     let refusal = |it: &mut Loaded, concept| it.apply(vec![concept]).unwrap_err().to_string();
     for (message, words) in [
-        (refusal(&mut xl, lora("sd15_kohya", 1.0)), "words of width 32, and this model"),
-        (refusal(&mut sd, lora("sdxl_peft", 1.0)), "words of width 72, and this model"),
+        (
+            refusal(&mut xl, lora("sd15_kohya", 1.0)),
+            "words of width 32, and this model has words of width 72",
+        ),
+        (refusal(&mut sd, lora("sdxl_peft", 1.0)), "words of width 72, and this model has words of width 32"),
         (refusal(&mut xl, lora("sdxl_peft", 2.5)), "the scale of a concept is 2.5; allowed: -2 to 2"),
         (refusal(&mut xl, lora("sdxl_peft", f64::NAN)), "the scale of a concept is NaN"),
     ] {

@@ -61,10 +61,10 @@ pub(super) fn check(lora: &Lora, model: &ModelLayout) -> Result<(), String> {
     if let (Some(own), Some(wanted)) = (own, wanted)
         && own != wanted
     {
+        let this = family(wanted).map_or(String::new(), |name| format!(", {name},"));
         return Err(format!(
-            "is made for {}: it changes attention to words of width {own}, and this model, {}, has words of width {wanted}",
-            family(own),
-            family(wanted)
+            "is made for {}: it changes attention to words of width {own}, and this model{this} has words of width {wanted}",
+            family(own).unwrap_or("another kind of model"),
         ));
     }
     for network in [Network::TextEncoder, Network::TextEncoder2] {
@@ -93,12 +93,12 @@ fn words_width(unet: &NetworkLayout) -> Option<usize> {
     shape.get(1).copied()
 }
 
-fn family(width: usize) -> &'static str {
+fn family(width: usize) -> Option<&'static str> {
     match width {
-        768 => "Stable Diffusion 1",
-        1024 => "Stable Diffusion 2",
-        1280 => "the SDXL refiner",
-        2048 => "SDXL",
-        _ => "a model of its own kind",
+        768 => Some("Stable Diffusion 1"),
+        1024 => Some("Stable Diffusion 2"),
+        1280 => Some("the SDXL refiner"),
+        2048 => Some("SDXL"),
+        _ => None,
     }
 }
