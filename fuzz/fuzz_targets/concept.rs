@@ -21,7 +21,9 @@ fuzz_target!(|input: (Vec<Entry>, BTreeMap<String, String>, f64)| {
     let base = folder.path().join("base.safetensors");
     let ones = Tensor::ones((4, 3), DType::F32, &Device::Cpu).unwrap();
     candle_core::safetensors::save(&HashMap::from([(format!("{MODULE}.weight"), ones)]), &base).unwrap();
-    let open = || Weights::open("unet", &[base.clone()], str::to_owned, DType::F32, &Device::Cpu).unwrap();
+    let open = || {
+        Weights::open("unet", std::slice::from_ref(&base), str::to_owned, DType::F32, &Device::Cpu).unwrap()
+    };
     let mut layout = ModelLayout::default();
     layout.add(Network::Unet, &open());
 
@@ -40,7 +42,9 @@ fuzz_target!(|input: (Vec<Entry>, BTreeMap<String, String>, f64)| {
     if serialize_to_file(views, None, &path).is_err() {
         return;
     }
-    let Ok(mut changes) = Lora::open(&path, &texts).and_then(|lora| lora.changes(&layout, scale)) else { return };
+    let Ok(mut changes) = Lora::open(&path, &texts).and_then(|lora| lora.changes(&layout, scale)) else {
+        return;
+    };
     let changes = changes.remove(&Network::Unet).unwrap_or_default();
     if let Ok(weight) = open().with_changes(changes).unwrap().get(&format!("{MODULE}.weight"), &[4, 3]) {
         let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();

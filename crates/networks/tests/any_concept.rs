@@ -36,7 +36,9 @@ fn merged(
     ];
     save(&base, &own);
     save(&concept, tensors);
-    let open = || Weights::open("unet", &[base.clone()], str::to_owned, DType::F32, &Device::Cpu).unwrap();
+    let open = || {
+        Weights::open("unet", std::slice::from_ref(&base), str::to_owned, DType::F32, &Device::Cpu).unwrap()
+    };
     let mut layout = ModelLayout::default();
     layout.add(Network::Unet, &open());
     let read = || -> infill_networks::Result<Vec<f32>> {
