@@ -373,13 +373,31 @@ fn without_the_hub_there_is_no_network_client() {
 
 #[test]
 fn the_served_schemas_are_the_published_ones() {
-    let published = [(
-        "crates/mcp/src/tools/post-inpaint-inferences.tool.json",
-        "6162af345add358f98377e4a5a616c4411d4d6a7bc2da62dc9f00f39cd87d5c7",
-    )];
+    let published = [
+        (
+            "crates/mcp/src/tools/post-inpaint-inferences.tool.json",
+            "6162af345add358f98377e4a5a616c4411d4d6a7bc2da62dc9f00f39cd87d5c7",
+        ),
+        (
+            "crates/mcp/src/tools/post-inpaint-ip-adapter-inferences.tool.json",
+            "062120dc7b3be715e3a497eb5c0da71c51127bc82976d6247346a9e470912bbf",
+        ),
+    ];
     for (path, digest) in published {
         let bytes = fs::read(root().join(path)).unwrap();
         let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, digest, "{path} was changed");
+    }
+}
+
+#[test]
+fn every_parameter_of_the_tools_is_explained() {
+    let page = fs::read_to_string(root().join("docs/mcp.md")).unwrap();
+    for tool in ["post-inpaint-inferences", "post-inpaint-ip-adapter-inferences"] {
+        let path = root().join(format!("crates/mcp/src/tools/{tool}.tool.json"));
+        let schema: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        for name in schema["inputSchema"]["properties"].as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{name}`")), "docs/mcp.md says nothing of {name}");
+        }
     }
 }

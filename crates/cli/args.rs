@@ -6,6 +6,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use infill_engine::scheduler::SchedulerKind;
+use serde_json::Value;
+
+use crate::addition_args::{ConceptArgs, ReferenceArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -68,7 +71,8 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["auto", "f32", "f16", "bf16"]))]
     pub(crate) dtype: Option<String>,
-    /// Folder in which models are looked up by their id [default: ~/.local/share/infill/models]
+    /// Folder in which models, adapters, LoRAs and embeddings are looked up by name [default:
+    /// ~/.local/share/infill/models]
     #[arg(long, value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
 }
@@ -117,9 +121,24 @@ pub(crate) struct InpaintArgs {
     #[arg(long, value_name = "CLASS")]
     #[arg(value_parser = PossibleValuesParser::new(SchedulerKind::ALL.map(SchedulerKind::name)))]
     pub(crate) scheduler: Option<String>,
+    /// Where the steps lie on the schedule; trailing for Lightning, Turbo and Hyper models [default: the model's own]
+    #[arg(long, value_name = "WHERE")]
+    #[arg(value_parser = PossibleValuesParser::new(["leading", "trailing", "linspace"]))]
+    pub(crate) timestep_spacing: Option<String>,
+    /// Another value of the scheduler's configuration, by diffusers' name, such as use_karras_sigmas=true; may be repeated
+    #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) scheduler_options: Vec<(String, Value)>,
     /// Noise that DDIM and TCD add at each step, 0 to 1 [default: 0]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
     pub(crate) eta: Option<f64>,
+    /// Cut longer prompts at 77 tokens, as diffusers does, and say what was cut [default: read them whole]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub(crate) prompt_limit: Option<usize>,
+    /// How brackets are read: weighted, so that (word) and (word:1.3) count more and [word] less, or plain [default:
+    /// weighted]
+    #[arg(long, value_name = "SYNTAX", hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(["weighted", "plain"]))]
+    pub(crate) prompt_syntax: Option<String>,
     /// Last layers of the text encoders to leave out [default: 0]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<usize>,
@@ -147,6 +166,10 @@ pub(crate) struct InpaintArgs {
     pub(crate) noise_rule: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
+    pub(crate) concepts: ConceptArgs,
     /// Where the picture goes, a name ending in .png
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
@@ -233,7 +256,7 @@ pub(crate) struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// List the known models and where they lie.
+    /// List the known models, and the adapters, LoRAs and embeddings that are here.
     List {
         #[command(flatten)]
         place: ModelsPlace,
@@ -330,6 +353,17 @@ fn real(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x.is_finite() => Ok(x),
         _ => Err("a number such as 0.75".to_owned()),
+    }
+}
+
+/// A key and its value: JSON where it is such, else a word.
+fn key_value(text: &str) -> Result<(String, Value), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            Ok((key.to_owned(), value))
+        }
+        _ => Err("KEY=VALUE, such as use_karras_sigmas=true".to_owned()),
     }
 }
 

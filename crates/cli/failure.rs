@@ -81,8 +81,13 @@ impl From<infill_models::Error> for Failure {
 /// The flag that sets a field of the engine's request; other names stand for themselves.
 fn flag_of(field: &str) -> String {
     match field {
+        "adapter scale" => "the scale of --ip-image".to_owned(),
+        "adapter blocks" => "--ip-blocks".to_owned(),
+        "references" => "--ip-image".to_owned(),
+        "reference mask" => "--ip-mask".to_owned(),
         "mask" | "scheduler" | "steps" | "samples" | "strength" | "guidance" | "guidance_rescale" | "eta"
-        | "clip_skip" | "feather" | "crop_padding" | "width" | "height" | "device" | "dtype" => {
+        | "clip_skip" | "prompt_limit" | "feather" | "crop_padding" | "width" | "height" | "device"
+        | "dtype" => {
             format!("--{}", field.replace('_', "-"))
         }
         other => other.to_owned(),

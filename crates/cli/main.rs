@@ -7,15 +7,20 @@
 //! Only this crate writes standard output, and only through `stdout`, but for the server, whose wire it is. A command that fails leaves one sentence on
 //! standard error, an exit code, and no half-written file.
 
+mod addition_args;
+mod additions;
 mod args;
 mod attend;
 mod cancel;
 mod commands;
+mod digest;
 mod failure;
 mod output;
 mod panics;
+mod pictures;
 mod progress;
 mod report;
+mod scaled;
 mod settings;
 mod stderr;
 mod stdout;

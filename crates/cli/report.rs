@@ -5,7 +5,9 @@ use std::path::Path;
 use infill_engine::geometry::Size;
 use infill_engine::request::InpaintParams;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use crate::additions::AdditionsRecipe;
 use crate::progress::Seconds;
 
 /// The model that ran, without the path of this machine's copy.
@@ -40,7 +42,16 @@ pub(crate) struct Recipe {
     pub(crate) negative_prompt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) negative_prompt_2: Option<String>,
+    /// Where it is not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_syntax: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_limit: Option<usize>,
+    #[serde(flatten)]
+    pub(crate) additions: AdditionsRecipe,
     pub(crate) scheduler: String,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub(crate) scheduler_options: Map<String, Value>,
     pub(crate) steps: usize,
     pub(crate) strength: f64,
     pub(crate) guidance: f64,

@@ -117,7 +117,7 @@ pub fn locate(id_or_dir: &str, models_dir: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn locate_in(asked: &str, models: Option<&Path>, hub: Option<&Path>) -> Result<PathBuf> {
-    let not_found = |reason: String| Error::NotFound { id: asked.to_owned(), reason };
+    let not_found = |reason: String| Error::NotFound { what: "model", id: asked.to_owned(), reason };
     let has_index = |dir: &PathBuf| dir.join("model_index.json").is_file();
     if let Some(known) = manifest(asked)? {
         let own = models.map(|dir| dir.join(&known.id));

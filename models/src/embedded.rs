@@ -54,7 +54,7 @@ pub fn unpack() -> Result<PathBuf> {
     static DONE: Mutex<Option<PathBuf>> = Mutex::new(None);
     if FILES.is_empty() {
         let reason = "this build has no model of its own".to_owned();
-        return Err(Error::NotFound { id: ID.to_owned(), reason });
+        return Err(Error::NotFound { what: "model", id: ID.to_owned(), reason });
     }
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(folder) = done.as_ref().filter(|folder| folder.join("model_index.json").is_file()) {

@@ -25,9 +25,11 @@ pub enum Error {
         /// What can be run.
         allowed: String,
     },
-    /// A model that is neither a folder nor known, or that is known and not on this machine.
-    #[error("model {id} is not here: {reason}")]
+    /// Something that is asked for by name and is not on this machine.
+    #[error("{what} {id} is not here: {reason}")]
     NotFound {
+        /// What it is: a model, an adapter, a LoRA.
+        what: &'static str,
         /// What was asked for.
         id: String,
         /// Where it was looked for and what could be asked for instead.

@@ -55,11 +55,11 @@ pub fn pull(
     let Some(manifest) = catalogue::manifest(id)? else {
         let known: Vec<String> = catalogue::manifests()?.into_iter().map(|m| m.id).collect();
         let reason = format!("only known models are fetched: {}", known.join(", "));
-        return Err(Error::NotFound { id: id.to_owned(), reason });
+        return Err(Error::NotFound { what: "model", id: id.to_owned(), reason });
     };
     let Some((repository, revision)) = manifest.hub() else {
         let reason = "it is part of this program and never fetched".to_owned();
-        return Err(Error::NotFound { id: id.to_owned(), reason });
+        return Err(Error::NotFound { what: "model", id: id.to_owned(), reason });
     };
     let failed = |e: hf_hub::HFError| hub_error(&manifest, e.to_string());
     let (owner, name) = repository

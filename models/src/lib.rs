@@ -4,7 +4,8 @@
 //! - [`catalogue::find`] opens a model by id or folder; [`catalogue::manifests`] lists the known ones.
 //! - [`inspect()`] counts tensors and bytes per network; [`Checkpoint::digest`] tells one model from another.
 //! - [`dialect`] takes the names that tensors once had to the present ones.
-//! - [`adapter`], [`lora`] and [`embedding`] open what a run puts on top of a model: single safetensors files.
+//! - [`adapter`], [`lora`] and [`embedding`] open what a run puts on top of a model: single safetensors files;
+//!   [`adapters`], [`embeddings`] and [`shelf`] find them.
 //! - [`embedded`] is the model that is part of the program.
 //! - `hub::pull` fetches a known model; it exists only in builds with the feature `hub`.
 //!
@@ -18,12 +19,14 @@
 //! `hub::pull` uses it: running a model never opens a connection.
 
 pub mod adapter;
+pub mod adapters;
 pub mod catalogue;
 mod checkpoint;
 pub mod dialect;
 mod digest;
 pub mod embedded;
 pub mod embedding;
+pub mod embeddings;
 mod error;
 pub mod header;
 #[cfg(feature = "hub")]
@@ -32,6 +35,7 @@ mod inspect;
 mod json;
 pub mod lora;
 pub mod places;
+pub mod shelf;
 mod tensor_file;
 mod weight_files;
 

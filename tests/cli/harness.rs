@@ -67,7 +67,12 @@ impl Place {
                 command.env_remove(name);
             }
         }
-        command.current_dir(self.dir.path()).env("HOME", self.path("home")).stdin(Stdio::null());
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", self.path("home"))
+            .env_remove("HF_HOME")
+            .env_remove("HF_HUB_CACHE")
+            .stdin(Stdio::null());
         command
     }
 

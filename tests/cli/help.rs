@@ -23,6 +23,18 @@ fn help_names_every_flag_and_the_exit_codes() {
         "--scheduler",
         "--eta",
         "--clip-skip",
+        "--timestep-spacing",
+        "--scheduler-option",
+        "--prompt-limit",
+        "--prompt-syntax",
+        "--ip-image",
+        "--ip-type",
+        "--ip-adapter",
+        "--image-encoder",
+        "--ip-mask",
+        "--ip-blocks",
+        "--lora",
+        "--embedding",
         "--width",
         "--height",
         "--crop-padding",
@@ -84,7 +96,9 @@ fn every_shell_gets_its_script() {
             script.contains(mark) && script.contains("inpaint") && script.contains("strength"),
             "{shell}"
         );
-        let knows_values = script.contains("UniPCMultistepScheduler") && script.contains("bf16");
+        let knows_values = ["UniPCMultistepScheduler", "bf16", "linspace", "character"]
+            .iter()
+            .all(|value| script.contains(value));
         // PowerShell's and elvish's scripts complete flags alone.
         assert!(knows_values || ["powershell", "elvish"].contains(&shell), "{shell}");
     }

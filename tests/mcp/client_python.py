@@ -3,15 +3,17 @@
 
     client_python.py INFILL
 
-Lists the tool and compares its schema with the reference's, runs it with a data URL and with a file URL, with and
-without the 2026-07-28 protocol, looks at the picture, the progress and the structure, then tries bad arguments, a dry
-run, a cancelled run and a result as the next picture. Prints one line per check; the first that fails ends it.
+Lists the tools and compares their schemas with the reference's, runs the first with a data URL and with a file URL, the
+second with references from data URLs, a file URL and assets, with and without the 2026-07-28 protocol, looks at the
+pictures, the progress and the structure, then tries bad arguments, a dry run, a cancelled run and a result as the next
+picture. Prints one line per check; the first that fails ends it.
 """
 import asyncio
 import base64
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -20,10 +22,11 @@ from mcp import Client, StdioServerParameters
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/fixtures"
-REFERENCE = ROOT / "crates/mcp/src/tools/post-inpaint-inferences.tool.json"
 TOOL = "post-inpaint-inferences"
+REFERENCE_TOOL = "post-inpaint-ip-adapter-inferences"
 IMAGE = FIXTURES / "images/init.png"
 MASK = FIXTURES / "images/mask.png"
+LOOK, OTHER_LOOK = FIXTURES / "images/coffee.png", FIXTURES / "images/chelsea.png"
 
 
 def check(what, true, shown=None):
@@ -92,25 +95,67 @@ async def session(client, tool, label):
     return asset
 
 
+async def references(client, tool, label):
+    """The second tool."""
+    async def call(**more):
+        return await client.call_tool(REFERENCE_TOOL, arguments(image=IMAGE.as_uri(), mask=MASK.as_uri(), **more))
+
+    by_data = await call(ipAdapterImages=[data_url(LOOK), data_url(OTHER_LOOK)], ipAdapterScales=[1, 0.5])
+    check(f"{label}: two references by data URL", not by_data.is_error and stored(by_data).is_file(), by_data)
+    jsonschema.validate(by_data.structured_content, tool.output_schema)
+    inference = by_data.structured_content["inference"]
+    ids = inference["ipAdapterImageIds"]
+    check(f"{label}: the structure repeats them", inference["type"] == "inpaint_ip_adapter"
+          and inference["ipAdapterScales"] == [1, 0.5] and len(ids) == 2 and "base64" not in json.dumps(inference))
+    mixed = await call(ipAdapterImages=[LOOK.as_uri()], ipAdapterImageIds=ids[1:], ipAdapterScales=[1, 0.5])
+    assets = await call(ipAdapterImageIds=ids, ipAdapterScales=[1, 0.5])
+    pictures = [stored(result).read_bytes() for result in (by_data, mixed, assets) if not result.is_error]
+    check(f"{label}: a file URL and assets give the same picture", len(pictures) == 3 and len(set(pictures)) == 1,
+          (mixed, assets))
+    one = await call(ipAdapterImages=[LOOK.as_uri()])
+    check(f"{label}: other references give another picture", stored(one).read_bytes() != pictures[0])
+    for what, fault, more in [
+        ("a wrong count of scales", "ipAdapterScales is a list of 3 for 2 reference pictures",
+         dict(ipAdapterImageIds=ids, ipAdapterScales=[1, 1, 1])),
+        ("no reference", "ipAdapterImages is missing", {}),
+        ("an unknown concept", 'concepts[0].modelId is "smoke"',
+         dict(ipAdapterImageIds=ids, concepts=[{"modelId": "smoke", "scale": 1}])),
+    ]:
+        bad = await call(**more)
+        check(f"{label}: {what} is one sentence", bad.is_error and texts(bad).startswith(fault)
+              and "\n" not in texts(bad), bad)
+
+
+def models_folder(folder):
+    """The tiny models, and the adapters where they are looked for."""
+    shutil.copytree(FIXTURES / "models", folder)
+    (folder / "ip_adapter").rename(folder / "ip-adapters")
+    return folder
+
+
 async def main(infill):
-    reference = json.loads(REFERENCE.read_text())
-    with tempfile.TemporaryDirectory() as store:
+    published = {name: json.loads((ROOT / f"crates/mcp/src/tools/{name}.tool.json").read_text())["inputSchema"]
+                 for name in (TOOL, REFERENCE_TOOL)}
+    with tempfile.TemporaryDirectory() as folder:
+        store, models = pathlib.Path(folder) / "store", models_folder(pathlib.Path(folder) / "models")
         server = StdioServerParameters(command=infill, args=[
-            "serve", "--store", store, "--allow-dir", str(FIXTURES), "--models", str(FIXTURES / "models"),
+            "serve", "--store", str(store), "--allow-dir", str(FIXTURES), "--models", str(models),
             "--device", "cpu"])
         asset = None
         for mode in ["legacy", "2026-07-28"]:
             async with Client(server, mode=mode) as client:
                 tools = (await client.list_tools()).tools
-                check(f"{mode}: one tool", [tool.name for tool in tools] == [TOOL])
-                tool = tools[0]
-                # As text: the order of properties counts.
-                check(f"{mode}: the schema is the reference's",
-                      json.dumps(tool.input_schema) == json.dumps(reference["inputSchema"]))
-                hints = tool.annotations
-                check(f"{mode}: its annotations", (hints.read_only_hint, hints.destructive_hint, hints.open_world_hint)
-                      == (False, False, False) and bool(tool.title))
-                asset = await session(client, tool, mode)
+                check(f"{mode}: two tools", [tool.name for tool in tools] == list(published))
+                for tool in tools:
+                    # As text: the order of properties counts.
+                    check(f"{mode}: the schema of {tool.name} is the reference's",
+                          json.dumps(tool.input_schema) == json.dumps(published[tool.name]))
+                    hints = tool.annotations
+                    check(f"{mode}: its annotations",
+                          (hints.read_only_hint, hints.destructive_hint, hints.open_world_hint)
+                          == (False, False, False) and bool(tool.title))
+                asset = await session(client, tools[0], mode)
+                await references(client, tools[1], mode)
 
         async with Client(server, mode="legacy") as client:
             again = await client.call_tool(TOOL, arguments(image=asset, mask=MASK.as_uri(), numSamples=2))

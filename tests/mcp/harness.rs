@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 /// Long enough for any answer on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The tool.
+/// The first tool.
 pub(crate) const TOOL: &str = "post-inpaint-inferences";
+/// The tool that takes reference pictures.
+pub(crate) const REFERENCE_TOOL: &str = "post-inpaint-ip-adapter-inferences";
 
 /// A file of `tests/fixtures`.
 pub(crate) fn fixture(path: &str) -> PathBuf {
@@ -39,7 +41,16 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the server over this store and shakes hands.
     pub(crate) fn start(store: &Path) -> Self {
-        let mut server = Self::start_silent(store);
+        Self::start_silent(store).greeted()
+    }
+
+    /// As [`Server::start`], with another models folder.
+    pub(crate) fn start_with_models(store: &Path, models: &Path) -> Self {
+        Self::start_over(store, models).greeted()
+    }
+
+    fn greeted(self) -> Self {
+        let mut server = self;
         let client = json!({"name": "test", "version": "1"});
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
         let answer = server.request("initialize", &params);
@@ -51,6 +62,10 @@ impl Server {
 
     /// Starts the server and says nothing.
     pub(crate) fn start_silent(store: &Path) -> Self {
+        Self::start_over(store, &fixture("models"))
+    }
+
+    fn start_over(store: &Path, models: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_infill"))
             .arg("serve")
             .args(["--device", "cpu"])
@@ -59,9 +74,10 @@ impl Server {
             .arg("--allow-dir")
             .arg(fixture("images"))
             .arg("--models")
-            .arg(fixture("models"))
-            // None of the caller's settings.
+            .arg(models)
+            // None of the caller's settings and models.
             .env_remove("INFILL_CONFIG")
+            .env("HF_HUB_CACHE", store)
             .env("XDG_CONFIG_HOME", store)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -125,9 +141,14 @@ impl Server {
         self.answer(id)
     }
 
-    /// Calls the tool; the result, failed or not.
+    /// Calls the first tool; the result, failed or not.
     pub(crate) fn call(&mut self, arguments: &Value) -> Value {
-        let answer = self.request("tools/call", &json!({"name": TOOL, "arguments": arguments}));
+        self.call_tool(TOOL, arguments)
+    }
+
+    /// Calls a tool; the result, failed or not.
+    pub(crate) fn call_tool(&mut self, name: &str, arguments: &Value) -> Value {
+        let answer = self.request("tools/call", &json!({"name": name, "arguments": arguments}));
         assert!(answer.get("result").is_some(), "{answer}");
         answer["result"].clone()
     }
@@ -167,4 +188,9 @@ pub(crate) fn files(result: &Value) -> Vec<PathBuf> {
     assert_eq!(result["isError"], false, "{result}");
     let links = result["content"].as_array().unwrap().iter().filter(|block| block["type"] == "resource_link");
     links.map(|link| link["uri"].as_str().unwrap().strip_prefix("file://").unwrap().into()).collect()
+}
+
+/// The pixels of each picture that a result links, in order.
+pub(crate) fn pixels(result: &Value) -> Vec<image::RgbImage> {
+    files(result).iter().map(|path| image::open(path).unwrap().to_rgb8()).collect()
 }

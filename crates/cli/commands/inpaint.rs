@@ -1,18 +1,21 @@
 //! `infill inpaint`: everything is checked first, then a thread runs the model while this one listens for Ctrl-C.
 
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use infill_engine::additions::Additions;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::sheet::Tile;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::noise::{NoiseEra, random_seed};
 use infill_engine::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
-use infill_engine::request::{InpaintParams, InpaintRequest, SchedulerChoice};
+use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
+use infill_engine::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use infill_models::{Checkpoint, Family, catalogue};
+use serde_json::{Value, json};
 
+use crate::additions::{self, AdditionsRecipe, Chosen};
 use crate::args::{HalfRule, InpaintArgs};
 use crate::attend::attend;
 use crate::commands::models::family_name;
@@ -22,11 +25,15 @@ use crate::progress::{Seconds, Watch};
 use crate::report::{self, Image, Model, PictureRecipe, Recipe, Report};
 use crate::settings::Settings;
 use crate::strip::strip;
-use crate::{cancel, stderr, stdout};
+use crate::{cancel, pictures, stderr, stdout};
 
 /// A run, ready to begin.
 struct Job {
     checkpoint: Checkpoint,
+    additions: Additions,
+    /// What the recipe says of them.
+    added: AdditionsRecipe,
+    warnings: Vec<String>,
     model: String,
     request: InpaintRequest,
     device: DeviceChoice,
@@ -70,17 +77,26 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
                 .to_owned(),
         )
     })?;
-    let request = InpaintRequest::new(params(args, rule)?)?;
-    let inputs: [&Path; 2] = [&args.image, &args.mask];
+    let mut params = params(args, rule)?;
+    let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
+    let chosen = additions::choose(args, &checkpoint, models_dir.as_deref())?;
+    let Chosen { additions, image_prompts, recipe: added, inputs, warnings } = chosen;
+    params.image_prompts = image_prompts;
+    let request = InpaintRequest::new(params)?;
+    check_scheduler(&request, &checkpoint)?;
+    let inputs: Vec<&Path> =
+        [&args.image, &args.mask].into_iter().chain(&inputs).map(PathBuf::as_path).collect();
     let output = Output::check("--out", &args.out, request.params().samples, &inputs, args.force)?;
     let strip = args.strip.as_deref().map(|path| Output::check("--strip", path, 1, &inputs, args.force));
     let strip = strip.transpose()?;
     if let Some(strip) = strip.as_ref().filter(|strip| strip.meets(&output)) {
         return Err(Failure::value("--strip", strip.target(0)?.display(), "another path than --out"));
     }
-    let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
     Ok(Job {
         checkpoint,
+        additions,
+        added,
+        warnings,
         model,
         request,
         device,
@@ -95,8 +111,8 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
 /// The engine's parameters: what was typed, the pictures read, the tool schema's defaults for the rest.
 fn params(args: &InpaintArgs, rule: HalfRule) -> Result<InpaintParams> {
     let limits = Limits::default();
-    let image = read(&args.image, "picture", &limits, Picture::decode)?;
-    let mask = read(&args.mask, "mask", &limits, Mask::decode)?;
+    let image = pictures::read(&args.image, "picture", &limits, Picture::decode)?;
+    let mask = pictures::read(&args.mask, "mask", &limits, Mask::decode)?;
     let mut params = InpaintParams::new(image, mask, args.prompt.as_str());
     params.prompt_2.clone_from(&args.prompt_2);
     params.negative_prompt.clone_from(&args.negative);
@@ -109,9 +125,14 @@ fn params(args: &InpaintArgs, rule: HalfRule) -> Result<InpaintParams> {
     params.guidance_rescale = args.guidance_rescale.unwrap_or(params.guidance_rescale);
     params.eta = args.eta.unwrap_or(params.eta);
     params.clip_skip = args.clip_skip;
+    params.prompt_limit = args.prompt_limit;
+    params.prompt_syntax = match args.prompt_syntax.as_deref() {
+        Some("plain") => PromptSyntax::Plain,
+        _ => PromptSyntax::Weighted,
+    };
     params.scheduler = SchedulerChoice {
         kind: args.scheduler.as_deref().map(str::parse).transpose()?,
-        ..SchedulerChoice::default()
+        overrides: scheduler_options(args),
     };
     params.width = args.width;
     params.height = args.height;
@@ -125,33 +146,27 @@ fn params(args: &InpaintArgs, rule: HalfRule) -> Result<InpaintParams> {
     Ok(params)
 }
 
-/// A picture's file, decoded; refusals name the file.
-fn read<T>(
-    path: &Path,
-    what: &str,
-    limits: &Limits,
-    decode: impl Fn(&[u8], &Limits) -> infill_engine::Result<T>,
-) -> Result<T> {
-    let name = format!("the {what} {}", path.display());
-    let unreadable = |reason: String| Failure::Refused(format!("{name} can't be read: {reason}"));
-    let about = fs::metadata(path).map_err(|e| unreadable(e.to_string()))?;
-    if !about.is_file() {
-        return Err(unreadable("it is not a file".to_owned()));
+/// What was typed of the scheduler's configuration.
+fn scheduler_options(args: &InpaintArgs) -> Vec<(String, Value)> {
+    let spacing = args.timestep_spacing.iter().map(|value| ("timestep_spacing".to_owned(), json!(value)));
+    spacing.chain(args.scheduler_options.iter().cloned()).collect()
+}
+
+/// Refuses a scheduler's options by name before the model is loaded.
+fn check_scheduler(request: &InpaintRequest, checkpoint: &Checkpoint) -> Result<()> {
+    let SchedulerChoice { kind, overrides } = &request.params().scheduler;
+    if overrides.is_empty() {
+        return Ok(());
     }
-    // Not even read into memory where it is too large.
-    if about.len() > limits.bytes as u64 {
-        return Err(Failure::value(
-            &name,
-            format!("{} bytes long", about.len()),
-            format!("at most {} bytes", limits.bytes),
-        ));
+    let mut config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
+    if let Some(kind) = kind {
+        config = config.with_class(*kind);
     }
-    let bytes = fs::read(path).map_err(|e| unreadable(e.to_string()))?;
-    decode(&bytes, limits).map_err(|error| match error {
-        infill_engine::Error::Unreadable { reason, .. } => unreadable(reason),
-        infill_engine::Error::Refused { value, allowed, .. } => Failure::value(&name, value, allowed),
-        other => other.into(),
-    })
+    for (key, value) in overrides {
+        config.set(key, value.clone())?;
+    }
+    Scheduler::new(&config, request.params().num_inference_steps, StepOptions::default())?;
+    Ok(())
 }
 
 impl Job {
@@ -165,8 +180,9 @@ impl Job {
         let mut observer = Observer::new(&mut progress);
         let device = self.device.open()?;
         let options = LoadOptions { dtype: self.dtype.on(&device), device };
-        let pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
-        let recipe = recipe(&self.request, &pipeline, &self.checkpoint, &self.model)?;
+        let mut pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
+        pipeline.apply(&self.checkpoint, &self.additions, &mut observer)?;
+        let recipe = recipe(&self.request, &pipeline, &self.checkpoint, &self.model, self.added)?;
 
         let (mut images, mut after) = (Vec::new(), Vec::new());
         let mut failure = None;
@@ -197,7 +213,8 @@ impl Job {
         if let Some(path) = strip.as_ref().filter(|_| !self.json) {
             bar.suspend(|| stdout::line(path))?;
         }
-        let mut warnings = report::warnings(self.request.params(), &recipe);
+        let mut warnings = self.warnings;
+        warnings.extend(report::warnings(self.request.params(), &recipe));
         warnings.extend(pipeline.warnings(&self.request)?);
         Ok(Done { images, strip, recipe, seconds: watch.finish(), warnings })
     }
@@ -231,6 +248,7 @@ fn recipe(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     model: &str,
+    additions: AdditionsRecipe,
 ) -> Result<Recipe> {
     let params = request.params();
     let work = request.plan().work;
@@ -248,7 +266,14 @@ fn recipe(
         prompt_2: params.prompt_2.clone(),
         negative_prompt: params.negative_prompt.clone(),
         negative_prompt_2: params.negative_prompt_2.clone(),
+        prompt_syntax: match params.prompt_syntax {
+            PromptSyntax::Weighted => None,
+            PromptSyntax::Plain => Some("plain"),
+        },
+        prompt_limit: params.prompt_limit,
+        additions,
         scheduler: pipeline.scheduler_config(request)?.kind().to_string(),
+        scheduler_options: params.scheduler.overrides.iter().cloned().collect(),
         steps: params.num_inference_steps,
         strength: params.strength,
         guidance: params.guidance_scale.unwrap_or_else(|| pipeline.default_guidance_scale()),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use infill_models::catalogue;
-use infill_models::{Checkpoint, Family, Summary, inspect, places};
+use infill_models::shelf::Shelf;
+use infill_models::{Checkpoint, Family, Summary, adapters, catalogue, inspect, places};
 use serde::Serialize;
 
 use crate::args::ModelsCommand;
@@ -16,6 +16,8 @@ use crate::stdout;
 /// One line of the list.
 #[derive(Debug, Serialize)]
 struct Listed {
+    /// `model`, or what goes on top of one: `adapter`, `lora`, `embedding`.
+    kind: &'static str,
     id: String,
     name: Option<String>,
     repository: Option<String>,
@@ -81,7 +83,7 @@ pub(crate) fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// The known models, then the other ones of the models folder.
+/// The known models, the other ones of the models folder, then what goes on top of them.
 fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
     let known = catalogue::manifests()?;
     let mut others = Vec::new();
@@ -90,19 +92,12 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
     for entry in folder.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
         if entry.path().join("model_index.json").is_file() && known.iter().all(|manifest| manifest.id != id) {
-            others.push(Listed {
-                id,
-                embedded: false,
-                name: None,
-                repository: None,
-                licence: None,
-                notes: None,
-                dir: Some(path_text(&entry.path())),
-            });
+            others.push(Listed { dir: Some(path_text(&entry.path())), ..Listed::named("model", id) });
         }
     }
     others.sort_by(|a, b| a.id.cmp(&b.id));
     let known = known.into_iter().map(|manifest| Listed {
+        kind: "model",
         embedded: manifest.is_embedded(),
         // Asking for the folder of the embedded one would write it.
         dir: if manifest.is_embedded() {
@@ -116,7 +111,45 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
         licence: Some(manifest.licence),
         notes: Some(manifest.notes),
     });
-    Ok(known.chain(others).collect())
+    Ok(known.chain(others).chain(on_top(models_dir)).collect())
+}
+
+/// What is on this machine to go on top of a model.
+fn on_top(models_dir: Option<&Path>) -> impl Iterator<Item = Listed> + '_ {
+    let adapters = adapters::listed(models_dir).into_iter().map(|adapter| {
+        let family = adapter.family;
+        let name = match adapter.image_encoder {
+            Some(_) => format!("adapter for {family}"),
+            None => format!("adapter for {family}; its image encoder is not here"),
+        };
+        let dir = Some(path_text(&adapter.path));
+        Listed { name: Some(name), dir, ..Listed::named("adapter", adapter.id) }
+    });
+    let shelved = [(Shelf::Loras, "lora", "LoRA"), (Shelf::Embeddings, "embedding", "embedding")];
+    let shelved = shelved.into_iter().flat_map(move |(shelf, kind, name)| {
+        shelf.list(models_dir).into_iter().map(move |shelved| Listed {
+            name: Some(name.to_owned()),
+            dir: Some(path_text(&shelved.path)),
+            ..Listed::named(kind, shelved.id)
+        })
+    });
+    adapters.chain(shelved)
+}
+
+impl Listed {
+    /// Of which nothing else is known.
+    fn named(kind: &'static str, id: String) -> Self {
+        Self {
+            kind,
+            id,
+            name: None,
+            repository: None,
+            licence: None,
+            notes: None,
+            embedded: false,
+            dir: None,
+        }
+    }
 }
 
 /// `width` is the longest id's.

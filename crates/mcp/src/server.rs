@@ -18,10 +18,11 @@ use tokio::time::sleep;
 use crate::progress::{HEARTBEAT, Teller};
 use crate::reply;
 use crate::studio::{Studio, Watch};
-use crate::tools::post_inpaint_inferences;
+use crate::tools::Kind;
 
 const INSTRUCTIONS: &str = "infill repaints parts of pictures on this machine, offline. Call post-inpaint-inferences \
-with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt. Pictures are given \
+with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt; call \
+post-inpaint-ip-adapter-inferences where reference pictures show how it should look. Pictures are given \
 as asset ids out of earlier results, as file:// URLs under the folders that the server allows, or as data URLs; to \
 work on a result, give its asset id as the next image. Check arguments without running them with dryRun \"true\". A \
 run may take minutes on a CPU: ask for progress, and begin with numSamples 1.";
@@ -43,6 +44,17 @@ impl Server {
         Self { studio: Arc::new(studio), tools, running: Arc::default(), input }
     }
 
+    /// What a model is told before it calls anything.
+    fn instructions(&self) -> String {
+        let holdings = &self.studio.holdings;
+        let mut text = format!("{INSTRUCTIONS} modelId is {}.", holdings.models_here());
+        if let Some(hint) = holdings.concepts_hint() {
+            text.push(' ');
+            text.push_str(&hint);
+        }
+        text
+    }
+
     /// How many calls are at work, also after the session.
     pub(crate) fn running(&self) -> Arc<AtomicUsize> {
         self.running.clone()
@@ -56,7 +68,7 @@ impl ServerHandler for Server {
             .with_description("Offline inpainting with SDXL and SD 1.5");
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
             .with_server_info(implementation)
-            .with_instructions(format!("{INSTRUCTIONS} modelId is {}.", self.studio.models_here()))
+            .with_instructions(self.instructions())
     }
 
     async fn list_tools(
@@ -76,11 +88,11 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if request.name != post_inpaint_inferences::NAME {
+        let Some(kind) = Kind::named(&request.name) else {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_ref()).collect();
             let message = format!("there is no tool {:?}; allowed: {}", request.name, names.join(", "));
             return Err(ErrorData::invalid_params(message, None));
-        }
+        };
         let given = request.arguments.unwrap_or_default();
         let mut input = self.input.clone();
         let (stages, mut heard) = mpsc::unbounded_channel();
@@ -92,7 +104,7 @@ impl ServerHandler for Server {
         let running = Running::new(&self.running);
         let work = tokio::task::spawn_blocking(move || {
             let _running = running;
-            studio.call(&given, &watch)
+            studio.call(kind, &given, &watch)
         });
         // Ends with the work, which then drops its side of the channel.
         let told = async {

@@ -1,41 +1,40 @@
 //! One call from its arguments to its reply: everything that blocks, on a thread that may.
 
-use std::ops::{ControlFlow, RangeInclusive};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
 
-use infill_engine::additions::Additions;
+use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::geometry::{Size, own_work_size};
-use infill_engine::guidance::default_guidance_scale;
 use infill_engine::image::{Limits, Picture};
+use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::{Painted, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest};
-use infill_engine::worker::{Engine, Event, Job};
-use infill_models::{Checkpoint, Family, catalogue, places};
-use infill_store::{AssetId, AssetMeta, JobId, JobStatus, Store};
+use infill_engine::worker::Engine;
+use infill_models::adapters::AdapterPurpose;
+use infill_models::{Checkpoint, places};
+use infill_store::{AssetId, AssetMeta, Store};
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::arguments::show_text;
-use crate::pictures::{AllowedFolders, Refusal, Source, file_url};
+use crate::holdings::Holdings;
+use crate::inference::{Input, Inputs, inference, recipe};
+use crate::pictures::{AllowedFolders, Source, file_url};
 use crate::progress::Stage;
-use crate::reply::{self, Made};
-use crate::tools::post_inpaint_inferences::Inpaint;
-use crate::{Result, ServeOptions, preview};
+use crate::reply;
+use crate::run::Run;
+use crate::sizes::{other_proportions, side_faults, sides};
+use crate::tools::Kind;
+use crate::tools::inpaint::Inpaint;
+use crate::{Result, ServeOptions};
 
 /// What every call shares.
 pub(crate) struct Studio {
-    store: Store,
-    engine: Engine,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
     /// Where pictures may be read.
     folders: AllowedFolders,
-    /// Where models may be read, besides the catalogue's own places.
-    model_folders: AllowedFolders,
-    models_dir: Option<PathBuf>,
+    pub(crate) holdings: Holdings,
 }
 
 /// How one call is watched and stopped.
@@ -47,19 +46,21 @@ pub(crate) struct Watch {
     pub(crate) cancelled: Arc<AtomicBool>,
 }
 
-/// A picture of the call, stored.
-struct Input {
-    id: AssetId,
-    url: String,
-}
-
 /// A call that can be run.
 struct Prepared {
     inpaint: Inpaint,
     checkpoint: Checkpoint,
     request: InpaintRequest,
+    additions: Additions,
     image: Vec<u8>,
     mask: Vec<u8>,
+    references: Vec<Encoded>,
+}
+
+/// A reference picture as it came.
+struct Encoded {
+    bytes: Vec<u8>,
+    size: Size,
 }
 
 impl Studio {
@@ -75,18 +76,17 @@ impl Studio {
         let models_dir =
             options.models_dir.clone().or_else(|| places::models_dir().filter(|dir| dir.is_dir()));
         Ok(Self {
-            model_folders: folders.and("models", models_dir.as_slice())?,
+            holdings: Holdings::new(folders.and("models", models_dir.as_slice())?, models_dir),
             // What a reply names can be given back as it is.
             folders: folders.and("store", &[store.blobs_dir().to_owned()])?,
-            models_dir,
             engine: Engine::start(options.device, options.dtype)?,
             store,
         })
     }
 
-    /// Runs a call; whatever goes wrong is in the reply.
-    pub(crate) fn call(&self, given: &Map<String, Value>, watch: &Watch) -> CallToolResult {
-        let prepared = match self.prepare(given) {
+    /// Runs a call of a tool; whatever goes wrong is in the reply.
+    pub(crate) fn call(&self, kind: Kind, given: &Map<String, Value>, watch: &Watch) -> CallToolResult {
+        let prepared = match self.prepare(kind, given) {
             Ok(prepared) => prepared,
             Err(faults) => return reply::failure(&faults),
         };
@@ -97,10 +97,11 @@ impl Studio {
     }
 
     /// Everything that can be refused, all of it at once.
-    fn prepare(&self, given: &Map<String, Value>) -> std::result::Result<Prepared, Vec<String>> {
-        let (mut inpaint, mut faults) = Inpaint::read(given);
+    fn prepare(&self, kind: Kind, given: &Map<String, Value>) -> std::result::Result<Prepared, Vec<String>> {
+        let (mut inpaint, mut faults) = Inpaint::read(kind, given);
         let checkpoint = inpaint.model_id.as_deref().and_then(|id| {
-            self.checkpoint(id)
+            self.holdings
+                .checkpoint(id)
                 .map_err(|(value, allowed)| faults.push(fault("modelId", &value, &allowed)))
                 .ok()
         });
@@ -114,6 +115,8 @@ impl Studio {
         let mask = inpaint.mask.take().and_then(|source| {
             self.picture("mask", &source, &mut faults, |bytes| Mask::decode(bytes, &limits))
         });
+        let (references, image_prompt) = self.references(&mut inpaint, &mut faults).unzip();
+        let additions = self.additions(&mut inpaint, checkpoint.as_ref(), &mut faults);
         let (Some(checkpoint), Some((image, picture)), Some((mask, mask_picture)), true) =
             (checkpoint, image, mask, faults.is_empty())
         else {
@@ -130,10 +133,73 @@ impl Studio {
                     .into(),
             );
         }
-        let request = params(&inpaint, picture, mask_picture)
+        let request = params(&inpaint, picture, mask_picture, image_prompt)
             .and_then(InpaintRequest::new)
             .map_err(|error| vec![error.to_string()])?;
-        Ok(Prepared { inpaint, checkpoint, request, image, mask })
+        let references = references.unwrap_or_default();
+        Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })
+    }
+
+    /// The reference pictures of a call that has any, encoded and as the engine takes them.
+    fn references(
+        &self,
+        inpaint: &mut Inpaint,
+        faults: &mut Vec<String>,
+    ) -> Option<(Vec<Encoded>, ImagePrompt)> {
+        let given = inpaint.references.as_mut()?;
+        let limits = Limits::default();
+        let (mut encoded, mut references) = (Vec::new(), Vec::new());
+        for ((name, source), &scale) in std::mem::take(&mut given.pictures).iter().zip(&given.scales) {
+            let decoded = self.picture(name, source, faults, |bytes| Picture::decode(bytes, &limits));
+            let Some((bytes, picture)) = decoded else { continue };
+            encoded.push(Encoded { bytes, size: picture.size() });
+            references.push(Reference { picture, scale, mask: None });
+        }
+        let blocks = match given.purpose {
+            AdapterPurpose::Style => AdapterBlocks::Style,
+            AdapterPurpose::Character => AdapterBlocks::All,
+        };
+        Some((encoded, ImagePrompt { references, blocks }))
+    }
+
+    /// The files that the call puts on top of its model.
+    fn additions(
+        &self,
+        inpaint: &mut Inpaint,
+        checkpoint: Option<&Checkpoint>,
+        faults: &mut Vec<String>,
+    ) -> Additions {
+        let mut additions = Additions::default();
+        for (index, concept) in inpaint.concepts.iter().enumerate() {
+            match self.holdings.concept(&concept.model_id, checkpoint) {
+                Ok(file) => additions.concepts.push(Concept { file, scale: concept.scale }),
+                Err((value, allowed)) => {
+                    faults.push(fault(&format!("concepts[{index}].modelId"), &value, &allowed));
+                }
+            }
+        }
+        let Some(checkpoint) = checkpoint else { return additions };
+        let prompts: Vec<&str> =
+            [inpaint.prompt.as_str()].into_iter().chain(inpaint.negative_prompt.as_deref()).collect();
+        match self.holdings.embeddings(&prompts, checkpoint.family()) {
+            Ok((embeddings, notes)) => {
+                additions.embeddings = embeddings;
+                inpaint.warnings.extend(notes);
+            }
+            Err(error) => faults.push(error.to_string()),
+        }
+        if let Some(references) = &inpaint.references {
+            match self.holdings.adapter(checkpoint, references.purpose) {
+                Ok(found) => {
+                    inpaint.warnings.extend(found.note);
+                    additions
+                        .ip_adapters
+                        .push(IpAdapterSource { file: found.file, image_encoder: found.image_encoder });
+                }
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        additions
     }
 
     /// The bytes of a picture parameter and what they decode to.
@@ -166,53 +232,31 @@ impl Studio {
         }
     }
 
-    /// A model by its id in the catalogue, by the name of its folder in the models folder, or by a path under an
-    /// allowed folder.
-    fn checkpoint(&self, id: &str) -> std::result::Result<Checkpoint, Refusal> {
-        let refused =
-            |error: infill_models::Error| (show_text(id), format!("{}; {error}", self.models_here()));
-        if Path::new(id).is_absolute() {
-            return Checkpoint::open(&self.model_folders.resolve(Path::new(id))?).map_err(refused);
-        }
-        let mut dir = catalogue::locate(id, self.models_dir.as_deref()).map_err(refused)?;
-        if catalogue::manifest(id).map_err(refused)?.is_none() {
-            dir = self.model_folders.resolve(&dir)?;
-        }
-        Checkpoint::open(&dir).map_err(refused)
-    }
-
-    /// What a call can name as its model.
-    pub(crate) fn models_here(&self) -> String {
-        let known = catalogue::manifests().unwrap_or_default().into_iter();
-        let here = known.filter(|manifest| catalogue::is_here(manifest, self.models_dir.as_deref()));
-        let mut ids: Vec<String> = here.map(|manifest| manifest.id).collect();
-        let entries = self.models_dir.iter().filter_map(|dir| dir.read_dir().ok()).flatten().flatten();
-        let folders = entries.filter(|entry| entry.path().join("model_index.json").is_file());
-        ids.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-        ids.sort();
-        ids.dedup();
-        let models = if ids.is_empty() { "none yet".into() } else { ids.join(", ") };
-        format!("a model that is here ({models})")
-    }
-
     fn run(&self, prepared: Prepared, watch: &Watch) -> std::result::Result<CallToolResult, String> {
-        let Prepared { inpaint, checkpoint, request, image, mask } = prepared;
+        let Prepared { inpaint, checkpoint, request, additions, image, mask, references } = prepared;
         let broken = |error: infill_store::Error| error.to_string();
-        let size = request.params().image.size();
-        let stored = AssetMeta {
+        let stored = |size: Size| AssetMeta {
             width: Some(size.width),
             height: Some(size.height),
-            parent: inpaint.image_parent.clone(),
-            hidden: inpaint.image_hide,
             ..AssetMeta::default()
         };
-        let image = self.keep(&image, stored.clone()).map_err(broken)?;
-        let mask = self.keep(&mask, AssetMeta { parent: None, hidden: true, ..stored }).map_err(broken)?;
-        let inference = inference(&inpaint, checkpoint.family(), &image, &mask);
+        let own = stored(request.params().image.size());
+        let hidden = AssetMeta { hidden: true, ..own.clone() };
+        let shown = AssetMeta { parent: inpaint.image_parent.clone(), hidden: inpaint.image_hide, ..own };
+        let references = references
+            .iter()
+            .map(|one| self.keep(&one.bytes, AssetMeta { hidden: true, ..stored(one.size) }));
+        let inputs = Inputs {
+            image: self.keep(&image, shown).map_err(broken)?,
+            mask: self.keep(&mask, hidden).map_err(broken)?,
+            references: references.collect::<infill_store::Result<_>>().map_err(broken)?,
+        };
+        let inference = inference(&inpaint, checkpoint.family(), &inputs);
+        let recipe = recipe(&inpaint, &inference, &additions).map_err(|error| error.to_string())?;
         let job = self.store.create_job("inference", &inference.to_string()).map_err(broken)?;
 
-        let run = Run { studio: self, job: &job, inpaint: &inpaint, inference: &inference, watch };
-        let (made, said) = match run.paint(checkpoint, request, &image.id) {
+        let run = Run { studio: self, job: &job, inpaint: &inpaint, recipe: &recipe, watch };
+        let (made, said) = match run.paint(checkpoint, additions, request, &inputs.image.id) {
             Ok(painted) => painted,
             Err(infill_engine::Error::Cancelled) => {
                 self.store.cancel_job(&job).map_err(broken)?;
@@ -244,110 +288,6 @@ impl Studio {
     }
 }
 
-/// A job at work.
-struct Run<'a> {
-    studio: &'a Studio,
-    job: &'a JobId,
-    inpaint: &'a Inpaint,
-    inference: &'a Value,
-    watch: &'a Watch,
-}
-
-impl Run<'_> {
-    /// Hands the job to the worker and stores each picture as it comes. Returns the pictures and the warnings.
-    fn paint(
-        &self,
-        checkpoint: Checkpoint,
-        request: InpaintRequest,
-        image: &AssetId,
-    ) -> infill_engine::Result<(Vec<Made>, Vec<String>)> {
-        let (sender, events) = mpsc::channel();
-        let cancelled = self.watch.cancelled.clone();
-        let on_event = Box::new(move |event| {
-            let heard = sender.send(event).is_ok();
-            if heard && !cancelled.load(Ordering::Relaxed) {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        });
-        self.studio.engine.submit(Job { checkpoint, additions: Additions::default(), request, on_event })?;
-        let mut stage = Stage::waiting();
-        let (mut made, mut warnings) = (Vec::new(), Vec::new());
-        for event in events {
-            match event {
-                Event::Progress(progress) => {
-                    stage = Stage::of(progress, &stage);
-                    self.note(progress, &stage);
-                    // Nobody listens any more where the call was cancelled.
-                    let _ = self.watch.stages.send(stage.clone());
-                }
-                Event::Warning(warning) => warnings.push(warning),
-                Event::Painted(painted) => made.push(self.keep(&painted, image)?),
-                Event::Finished(outcome) => return outcome.map(|()| (made, warnings)),
-            }
-        }
-        Err(infill_engine::Error::Panicked("the worker ended in the middle of the job".into()))
-    }
-
-    /// Writes to the job's row where it stands. The pictures do not depend on it.
-    fn note(&self, progress: Progress, stage: &Stage) {
-        let status = match progress {
-            Progress::Loading { .. } => JobStatus::WarmingUp,
-            Progress::Decoding { sample, samples } if sample + 1 == samples => JobStatus::Finalizing,
-            _ => JobStatus::InProgress,
-        };
-        let store = &self.studio.store;
-        let noted = store
-            .set_job_status(self.job, status)
-            .and_then(|()| store.set_job_progress(self.job, stage.fraction()));
-        if let Err(error) = noted {
-            tracing::warn!(%error, job = %self.job, "the job's progress was not written");
-        }
-    }
-
-    fn keep(&self, painted: &Painted, image: &AssetId) -> infill_engine::Result<Made> {
-        let mut recipe = self.inference.clone();
-        if let Some(recipe) = recipe.as_object_mut() {
-            // Where this machine keeps its files is nobody's business, and would make other bytes on each machine.
-            for path in ["image", "mask"] {
-                recipe.shift_remove(path);
-            }
-        }
-        let model = self.inpaint.model_id.as_deref().map(Path::new);
-        let model =
-            model.filter(|id| id.is_absolute()).and_then(Path::file_name).or(model.map(Path::as_os_str));
-        recipe["modelId"] = json!(model.map(|name| name.to_string_lossy()));
-        recipe["seed"] = json!(painted.seed.to_string());
-        recipe["numSamples"] = json!(1);
-        let recipe = recipe.to_string();
-        let png = painted.picture.encode_png(Some(&recipe))?;
-        let size = painted.picture.size();
-        let meta = AssetMeta {
-            media_type: "image/png".into(),
-            width: Some(size.width),
-            height: Some(size.height),
-            parent: Some(image.clone()),
-            hidden: self.inpaint.hide_results,
-            recipe: Some(recipe),
-        };
-        let store = &self.studio.store;
-        let kept = store.put(&png, &meta).and_then(|id| store.get(&id));
-        let asset = kept.map_err(|error| infill_engine::Error::Encode(error.to_string()))?;
-        let budget = reply::preview_budget(painted.index, self.inpaint.samples as usize);
-        Ok(Made {
-            path: store.path(&asset),
-            id: asset.id,
-            bytes: asset.size,
-            width: size.width,
-            height: size.height,
-            seed: painted.seed,
-            seconds: painted.seconds,
-            preview: preview::jpeg(&painted.picture.to_rgb8(), budget),
-        })
-    }
-}
-
 /// Ends jobs that nobody waits for any more.
 fn fail(store: &Store, jobs: &[infill_store::Job]) -> infill_store::Result<()> {
     for job in jobs {
@@ -360,45 +300,18 @@ fn fail(store: &Store, jobs: &[infill_store::Job]) -> infill_store::Result<()> {
     Ok(())
 }
 
-fn fault(name: &str, value: &str, allowed: &str) -> String {
+pub(crate) fn fault(name: &str, value: &str, allowed: &str) -> String {
     format!("{name} is {value}; allowed: {allowed}")
 }
 
-/// The tool's own range of width and height, narrower than the engine's, and the kind of model that has it.
-fn sides(family: Family) -> (RangeInclusive<u32>, &'static str) {
-    match family {
-        Family::StableDiffusion => (64..=1024, "an SD 1.5 model"),
-        Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => (512..=2048, "an SDXL model"),
-    }
-}
-
-fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
-    let (range, kind) = sides(family);
-    [("width", inpaint.width), ("height", inpaint.height)]
-        .into_iter()
-        .filter_map(|(name, side)| side.filter(|side| !range.contains(side)).map(|side| (name, side)))
-        .map(|(name, side)| {
-            let allowed = format!("a multiple of 8 from {} to {} for {kind}", range.start(), range.end());
-            fault(name, &side.to_string(), &allowed)
-        })
-        .collect()
-}
-
-fn other_proportions(picture: Size, work: Size) -> Option<String> {
-    let ratio = f64::from(picture.width) * f64::from(work.height)
-        / (f64::from(picture.height) * f64::from(work.width));
-    let same = (0.95..=1.05).contains(&ratio);
-    (!same).then(|| {
-        format!(
-            "the picture is {}x{} pixels and was squeezed to {}x{} to work on; width and height in its proportions \
-             give a better result",
-            picture.width, picture.height, work.width, work.height
-        )
-    })
-}
-
-fn params(inpaint: &Inpaint, image: Picture, mask: Mask) -> infill_engine::Result<InpaintParams> {
+fn params(
+    inpaint: &Inpaint,
+    image: Picture,
+    mask: Mask,
+    image_prompt: Option<ImagePrompt>,
+) -> infill_engine::Result<InpaintParams> {
     let mut params = InpaintParams::new(image, mask, &inpaint.prompt);
+    params.image_prompts = image_prompt.into_iter().collect();
     params.negative_prompt = inpaint.negative_prompt.clone();
     params.seed = inpaint.seed;
     params.samples = inpaint.samples as usize;
@@ -410,34 +323,6 @@ fn params(inpaint: &Inpaint, image: Picture, mask: Mask) -> infill_engine::Resul
     params.height = inpaint.height;
     params.merge = inpaint.merge;
     Ok(params)
-}
-
-/// The inference as the reference writes it.
-fn inference(inpaint: &Inpaint, family: Family, image: &Input, mask: &Input) -> Value {
-    let mut value = json!({
-        "type": "inpaint",
-        "prompt": inpaint.prompt,
-        "image": image.url,
-        "imageId": image.id.as_str(),
-        "mask": mask.url,
-        "maskId": mask.id.as_str(),
-        "seed": inpaint.seed.to_string(),
-        "strength": inpaint.strength,
-        "guidance": inpaint.guidance.unwrap_or_else(|| default_guidance_scale(family)),
-        "numInferenceSteps": inpaint.steps,
-        "numSamples": inpaint.samples,
-        "width": inpaint.width,
-        "height": inpaint.height,
-        "disableMerging": !inpaint.merge,
-        "hideResults": inpaint.hide_results,
-        "intermediateImages": false,
-    });
-    for (name, text) in [("negativePrompt", &inpaint.negative_prompt), ("scheduler", &inpaint.scheduler)] {
-        if let Some(text) = text {
-            value[name] = json!(text);
-        }
-    }
-    value
 }
 
 fn dry_run(prepared: &Prepared) -> CallToolResult {
@@ -461,6 +346,8 @@ fn counted(number: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use infill_store::JobStatus;
+
     use super::*;
 
     #[test]
@@ -473,20 +360,5 @@ mod tests {
         fail(&one, &seen).unwrap();
         fail(&other, &also_seen).unwrap();
         assert_eq!(other.job(&seen[0].id).unwrap().status, JobStatus::Failure);
-    }
-
-    fn work(width: u32, height: u32, family: Family) -> (u32, u32) {
-        let size = own_work_size(Size { width, height }, &sides(family).0);
-        (size.width, size.height)
-    }
-
-    #[test]
-    fn the_own_size_is_brought_within_the_range_in_its_proportions() {
-        assert_eq!(work(1000, 702, Family::StableDiffusion), (1000, 704));
-        assert_eq!(work(4000, 3000, Family::StableDiffusion), (1024, 768));
-        assert_eq!(work(300, 200, Family::StableDiffusionXl), (768, 512));
-        assert_eq!(work(6000, 4000, Family::StableDiffusionXl), (2048, 1368));
-        assert_eq!(work(9000, 100, Family::StableDiffusionXl), (2048, 512));
-        assert_eq!(work(10, 10, Family::StableDiffusion), (64, 64));
     }
 }

@@ -1,0 +1,122 @@
+//! A call as the reference writes it down, and the recipe that a picture carries.
+
+use std::path::Path;
+
+use infill_engine::additions::Additions;
+use infill_engine::guidance::default_guidance_scale;
+use infill_models::Family;
+use infill_models::adapters::AdapterPurpose;
+use infill_store::AssetId;
+use serde_json::{Map, Value, json};
+
+use crate::tools::Kind;
+use crate::tools::inpaint::Inpaint;
+
+/// A picture of the call, stored.
+pub(crate) struct Input {
+    pub(crate) id: AssetId,
+    pub(crate) url: String,
+}
+
+/// The pictures of the call.
+pub(crate) struct Inputs {
+    pub(crate) image: Input,
+    pub(crate) mask: Input,
+    pub(crate) references: Vec<Input>,
+}
+
+/// The inference as the reference writes it.
+pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> Value {
+    let mut value = json!({
+        "type": match inpaint.kind {
+            Kind::Inpaint => "inpaint",
+            Kind::InpaintIpAdapter => "inpaint_ip_adapter",
+        },
+        "prompt": inpaint.prompt,
+        "image": inputs.image.url,
+        "imageId": inputs.image.id.as_str(),
+        "mask": inputs.mask.url,
+        "maskId": inputs.mask.id.as_str(),
+        "seed": inpaint.seed.to_string(),
+        "strength": inpaint.strength,
+        "guidance": inpaint.guidance.unwrap_or_else(|| default_guidance_scale(family)),
+        "numInferenceSteps": inpaint.steps,
+        "numSamples": inpaint.samples,
+        "width": inpaint.width,
+        "height": inpaint.height,
+        "disableMerging": !inpaint.merge,
+        "hideResults": inpaint.hide_results,
+        "intermediateImages": false,
+    });
+    for (name, text) in [("negativePrompt", &inpaint.negative_prompt), ("scheduler", &inpaint.scheduler)] {
+        if let Some(text) = text {
+            value[name] = json!(text);
+        }
+    }
+    if !inpaint.concepts.is_empty() {
+        let concepts = inpaint.concepts.iter();
+        value["concepts"] =
+            concepts.map(|concept| json!({ "modelId": concept.model_id, "scale": concept.scale })).collect();
+    }
+    if let Some(references) = &inpaint.references {
+        value["ipAdapterImages"] = inputs.references.iter().map(|input| json!(input.url)).collect();
+        value["ipAdapterImageIds"] = inputs.references.iter().map(|input| json!(input.id.as_str())).collect();
+        value["ipAdapterScales"] = json!(references.scales);
+        value["ipAdapterType"] = json!(match references.purpose {
+            AdapterPurpose::Style => "style",
+            AdapterPurpose::Character => "character",
+        });
+    }
+    value
+}
+
+/// What all pictures of a run have in common: the inference without this machine's paths, and what its names stood for.
+///
+/// # Errors
+/// A file of the additions that can't be read.
+pub(crate) fn recipe(
+    inpaint: &Inpaint,
+    inference: &Value,
+    additions: &Additions,
+) -> infill_engine::Result<Map<String, Value>> {
+    let mut recipe = inference.as_object().cloned().unwrap_or_default();
+    // Where this machine keeps its files is nobody's business, and would make other bytes on each machine.
+    for path in ["image", "mask", "ipAdapterImages"] {
+        recipe.shift_remove(path);
+    }
+    recipe.insert("modelId".into(), json!(inpaint.model_id.as_deref().map(bare)));
+    let concepts = inpaint.concepts.iter().zip(&additions.concepts).map(|(concept, added)| {
+        let digest = added.file.digest()?;
+        Ok(json!({ "modelId": bare(&concept.model_id), "scale": concept.scale, "digest": digest }))
+    });
+    let concepts = concepts.collect::<infill_engine::Result<Vec<_>>>()?;
+    if !concepts.is_empty() {
+        recipe.insert("concepts".into(), json!(concepts));
+    }
+    let embeddings = additions.embeddings.iter();
+    let embeddings = embeddings
+        .map(|file| Ok(json!({ "name": name(file.path()), "digest": file.digest()? })))
+        .collect::<infill_engine::Result<Vec<_>>>()?;
+    if !embeddings.is_empty() {
+        recipe.insert("embeddings".into(), json!(embeddings));
+    }
+    if let Some(adapter) = additions.ip_adapters.first() {
+        let (file, digest) = (name(adapter.file.path()), adapter.file.digest()?);
+        let encoder = adapter.image_encoder.digest()?;
+        recipe.insert(
+            "ipAdapter".into(),
+            json!({ "file": file, "digest": digest, "imageEncoderDigest": encoder }),
+        );
+    }
+    Ok(recipe)
+}
+
+/// An id as it is; of a path, its last part.
+fn bare(id: &str) -> String {
+    let path = Path::new(id);
+    if path.is_absolute() { name(path) } else { id.to_owned() }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

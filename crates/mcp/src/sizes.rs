@@ -1,0 +1,64 @@
+//! The sizes that the tools allow, narrower than the engine's, and what is said of them.
+
+use std::ops::RangeInclusive;
+
+use infill_engine::geometry::Size;
+use infill_models::Family;
+
+use crate::studio::fault;
+use crate::tools::inpaint::Inpaint;
+
+/// The tool's own range of width and height, narrower than the engine's, and the kind of model that has it.
+pub(crate) fn sides(family: Family) -> (RangeInclusive<u32>, &'static str) {
+    match family {
+        Family::StableDiffusion => (64..=1024, "an SD 1.5 model"),
+        Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => (512..=2048, "an SDXL model"),
+    }
+}
+
+pub(crate) fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
+    let (range, kind) = sides(family);
+    [("width", inpaint.width), ("height", inpaint.height)]
+        .into_iter()
+        .filter_map(|(name, side)| side.filter(|side| !range.contains(side)).map(|side| (name, side)))
+        .map(|(name, side)| {
+            let allowed = format!("a multiple of 8 from {} to {} for {kind}", range.start(), range.end());
+            fault(name, &side.to_string(), &allowed)
+        })
+        .collect()
+}
+
+pub(crate) fn other_proportions(picture: Size, work: Size) -> Option<String> {
+    let ratio = f64::from(picture.width) * f64::from(work.height)
+        / (f64::from(picture.height) * f64::from(work.width));
+    let same = (0.95..=1.05).contains(&ratio);
+    (!same).then(|| {
+        format!(
+            "the picture is {}x{} pixels and was squeezed to {}x{} to work on; width and height in its proportions \
+             give a better result",
+            picture.width, picture.height, work.width, work.height
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use infill_engine::geometry::own_work_size;
+
+    use super::*;
+
+    fn work(width: u32, height: u32, family: Family) -> (u32, u32) {
+        let size = own_work_size(Size { width, height }, &sides(family).0);
+        (size.width, size.height)
+    }
+
+    #[test]
+    fn the_own_size_is_brought_within_the_range_in_its_proportions() {
+        assert_eq!(work(1000, 702, Family::StableDiffusion), (1000, 704));
+        assert_eq!(work(4000, 3000, Family::StableDiffusion), (1024, 768));
+        assert_eq!(work(300, 200, Family::StableDiffusionXl), (768, 512));
+        assert_eq!(work(6000, 4000, Family::StableDiffusionXl), (2048, 1368));
+        assert_eq!(work(9000, 100, Family::StableDiffusionXl), (2048, 512));
+        assert_eq!(work(10, 10, Family::StableDiffusion), (64, 64));
+    }
+}

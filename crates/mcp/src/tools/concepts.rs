@@ -1,0 +1,67 @@
+//! `concepts`: LoRAs by name, each with its weight.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::arguments::{Arguments, show, show_text};
+
+/// The weight of a concept.
+const SCALE: RangeInclusive<f64> = -2.0..=2.0;
+/// Each is read, and merged into the weights.
+const MOST: usize = 32;
+/// What one may say; the schema names the same.
+const KEYS: [&str; 3] = ["modelId", "modelEpoch", "scale"];
+
+/// One concept, not yet looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ConceptArgument {
+    /// The name of a LoRA, or an absolute path.
+    pub(crate) model_id: String,
+    pub(crate) scale: f64,
+}
+
+/// The concepts of a call.
+pub(super) fn read(from: &mut Arguments<'_>) -> Vec<ConceptArgument> {
+    let given = from.array("concepts").unwrap_or_default();
+    if given.len() > MOST {
+        from.refuse("concepts", format!("a list of {}", given.len()), format!("up to {MOST}"));
+        return Vec::new();
+    }
+    let mut concepts = Vec::new();
+    for (index, concept) in given.iter().enumerate() {
+        match concept {
+            Value::Object(concept) => concepts.extend(read_one(from, index, concept)),
+            other => {
+                from.refuse(&format!("concepts[{index}]"), show(other), "an object of modelId and scale")
+            }
+        }
+    }
+    concepts
+}
+
+fn read_one(from: &mut Arguments<'_>, index: usize, concept: &Map<String, Value>) -> Option<ConceptArgument> {
+    let before = from.faults.len();
+    let value = |key: &str| concept.get(key).map_or("missing".into(), show);
+    for key in concept.keys().filter(|key| !KEYS.contains(&key.as_str())) {
+        let fault = format!("concepts[{index}] has {}; allowed: {}", show_text(key), KEYS.join(", "));
+        from.faults.push(fault);
+    }
+    let model_id = concept.get("modelId").and_then(Value::as_str);
+    if model_id.is_none() {
+        from.refuse(&format!("concepts[{index}].modelId"), value("modelId"), "a string");
+    }
+    let scale = concept.get("scale").and_then(Value::as_f64).filter(|scale| SCALE.contains(scale));
+    if scale.is_none() {
+        let allowed = format!("a number from {} to {}", SCALE.start(), SCALE.end());
+        from.refuse(&format!("concepts[{index}].scale"), value("scale"), allowed);
+    }
+    if concept.contains_key("modelEpoch") {
+        let shown = format!("{}, which only Flux LoRA models have", value("modelEpoch"));
+        from.refuse(&format!("concepts[{index}].modelEpoch"), shown, "nothing, leave it out");
+    }
+    if from.faults.len() > before {
+        return None;
+    }
+    Some(ConceptArgument { model_id: model_id?.to_owned(), scale: scale? })
+}

@@ -1,0 +1,132 @@
+//! Which embeddings a prompt names.
+//!
+//! A models folder may hold embeddings for several kinds of models, and a run reads only those that it is asked for: one
+//! whose name stands in a prompt as a whole word, in any case.
+
+use std::path::Path;
+
+use crate::embedding::{EmbeddingEncoder, EmbeddingFile};
+use crate::shelf::Shelf;
+use crate::{Family, Result};
+
+/// The embeddings of the models folder that prompts name, and what was passed over: one for another kind of model is
+/// told in a sentence without its stop, and its name is read as plain words.
+///
+/// `given` are embeddings that were named by their files: those of the folder with a name of theirs are left out.
+///
+/// # Errors
+/// [`crate::Error::File`] for one that a prompt names and that can't be read.
+pub fn named_in(
+    prompts: &[&str],
+    given: &[EmbeddingFile],
+    family: Family,
+    models_dir: Option<&Path>,
+) -> Result<(Vec<EmbeddingFile>, Vec<String>)> {
+    let taken: Vec<String> =
+        given.iter().flat_map(EmbeddingFile::names).map(|name| name.to_lowercase()).collect();
+    let (mut found, mut notes) = (Vec::new(), Vec::new());
+    for shelved in Shelf::Embeddings.list(models_dir) {
+        let file = match EmbeddingFile::open(&shelved.path) {
+            Ok(file) => file,
+            Err(error) if is_named(&shelved.id, prompts) => return Err(error),
+            // Nobody asked for it.
+            Err(_) => continue,
+        };
+        let names = file.names();
+        let clashes = names.iter().any(|name| taken.contains(&name.to_lowercase()));
+        if clashes || !names.iter().any(|name| is_named(name, prompts)) {
+            continue;
+        }
+        if fits(&file, family) {
+            found.push(file);
+        } else {
+            notes.push(format!(
+                "the embedding {} is for another kind of model than {family}, so its name is read as plain words",
+                shelved.id
+            ));
+        }
+    }
+    Ok((found, notes))
+}
+
+/// Whether one of the prompts names the embedding.
+pub fn is_named_in(file: &EmbeddingFile, prompts: &[&str]) -> bool {
+    file.names().iter().any(|name| is_named(name, prompts))
+}
+
+/// Whether a file has vectors for each text encoder of a family.
+fn fits(file: &EmbeddingFile, family: Family) -> bool {
+    let needed: &[EmbeddingEncoder] = match family {
+        Family::StableDiffusion => &[EmbeddingEncoder::Only],
+        Family::StableDiffusionXl => &[EmbeddingEncoder::ClipL, EmbeddingEncoder::ClipG],
+        Family::StableDiffusionXlRefiner => &[EmbeddingEncoder::ClipG],
+    };
+    needed.iter().all(|encoder| file.parts().iter().any(|part| part.encoder == *encoder))
+}
+
+/// Whether `name` stands in one of the texts, in any case and not inside a longer word.
+fn is_named(name: &str, texts: &[&str]) -> bool {
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let name = plain(name);
+    let joins = |a: Option<char>, b: Option<char>| {
+        a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric)
+    };
+    !name.is_empty()
+        && texts.iter().map(|text| plain(text)).any(|text| {
+            text.match_indices(&name).any(|(at, found)| {
+                let (before, after) = (&text[..at], &text[at + found.len()..]);
+                !joins(before.chars().next_back(), name.chars().next())
+                    && !joins(name.chars().next_back(), after.chars().next())
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_whole_words_in_any_case() {
+        for text in ["a Cat toy", "(cat  toy:1.2)", "<cat toy>", "no cats, a CAT TOY"] {
+            assert!(is_named("cat toy", &[text]), "{text}");
+        }
+        for text in ["a concat toy", "cat toys", "cat", ""] {
+            assert!(!is_named("cat toy", &["x", text]), "{text}");
+        }
+        assert!(!is_named("", &["x"]));
+    }
+
+    fn write(path: &Path, tensors: &[&str]) {
+        let entries = tensors.iter().enumerate().map(|(i, name)| {
+            format!(r#""{name}":{{"dtype":"F32","shape":[1,2],"data_offsets":[{},{}]}}"#, 8 * i, 8 * i + 8)
+        });
+        let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(vec![0; 8 * tensors.len()]);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_read() {
+        let models = tempfile::tempdir().unwrap();
+        let folder = models.path().join("embeddings");
+        write(&folder.join("ink.safetensors"), &["emb_params"]);
+        write(&folder.join("moss.safetensors"), &["clip_l", "clip_g"]);
+        std::fs::write(folder.join("broken.safetensors"), "x").unwrap();
+        let read = |prompt, family| named_in(&[prompt], &[], family, Some(models.path()));
+        let names = |prompt, family| {
+            let (found, notes) = read(prompt, family).unwrap();
+            (found.iter().map(|file| file.names()[0].clone()).collect::<Vec<_>>(), notes.len())
+        };
+        assert_eq!(names("a cat", Family::StableDiffusion), (vec![], 0));
+        assert_eq!(names("ink and moss", Family::StableDiffusion), (vec!["ink".into()], 1));
+        assert_eq!(names("INK and moss", Family::StableDiffusionXl), (vec!["moss".into()], 1));
+        assert!(read("a broken cup", Family::StableDiffusion).unwrap_err().to_string().contains("broken"));
+        let given = [EmbeddingFile::open(&folder.join("ink.safetensors")).unwrap()];
+        let (found, _) = named_in(&["ink"], &given, Family::StableDiffusion, Some(models.path())).unwrap();
+        assert!(found.is_empty() && is_named_in(&given[0], &["some ink"]));
+    }
+}
