@@ -20,6 +20,12 @@ pub fn sinusoids(values: &[f32], dim: usize, flip_sin_to_cos: bool, freq_shift: 
     let half = dim / 2;
     let steps = half as f32 - freq_shift as f32;
     let frequencies: Vec<f32> = (0..half).map(|i| (-MAX_PERIOD.ln() * i as f32 / steps).exp()).collect();
+    waves(values, &frequencies, dim, flip_sin_to_cos)
+}
+
+/// The rows of [`sinusoids`], for `dim` / 2 frequencies.
+fn waves(values: &[f32], frequencies: &[f32], dim: usize, flip_sin_to_cos: bool) -> Result<Tensor> {
+    let half = frequencies.len();
     let mut out = vec![0f32; values.len() * dim];
     if dim > 0 {
         for (row, value) in out.chunks_exact_mut(dim).zip(values) {
@@ -37,7 +43,11 @@ pub fn sinusoids(values: &[f32], dim: usize, flip_sin_to_cos: bool, freq_shift: 
 /// Sinusoids of a thousand times `scale` - 1 (Meng et al. 2023, arXiv 2210.03142; diffusers:
 /// `get_guidance_scale_embedding` of its pipelines).
 pub fn guidance_scale_embedding(scale: f64, dim: usize) -> Result<Tensor> {
-    sinusoids(&[(scale - 1.0) as f32 * 1000.0], dim, false, 1.0)
+    let half = dim / 2;
+    // In diffusers' order of operations: at angles of thousands the last bit of a frequency is seen in the fourth digit.
+    let step = MAX_PERIOD.ln() / (half as f32 - 1.0);
+    let frequencies: Vec<f32> = (0..half).map(|i| (i as f32 * -step).exp()).collect();
+    waves(&[(scale - 1.0) as f32 * 1000.0], &frequencies, dim, false)
 }
 
 /// Two fully connected layers with SiLU between (diffusers: `embeddings.py`, `TimestepEmbedding`).

@@ -90,6 +90,9 @@ impl Pipeline {
             (Guidance::Embedded { scale }, Some(dim)) => Some(guidance_scale_embedding(scale, dim)?),
             _ => None,
         };
+        if let Some(embedding) = &timestep_cond {
+            observer.tap("cond/timestep_cond", embedding);
+        }
         let conditions = Conditions {
             added: added.as_ref(),
             image_prompts: run.image_prompts,
