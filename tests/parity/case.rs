@@ -9,7 +9,7 @@ use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, BlockMap, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
-use infill_engine::request::{InpaintParams, SchedulerChoice};
+use infill_engine::request::{InpaintParams, PROMPT_LIMIT, PromptSyntax, SchedulerChoice};
 use infill_models::Checkpoint;
 use infill_models::adapter::{AdapterFile, ImageEncoderFolder};
 use infill_models::lora::LoraFile;
@@ -213,6 +213,11 @@ impl Case {
         params.padding_mask_crop = count("padding_mask_crop").map(|n| n as u32);
         params.denoising_start = number("denoising_start");
         params.denoising_end = number("denoising_end");
+        // diffusers reads brackets as characters and cuts a long prompt, unless it was fed with embeddings.
+        if self.meta["prompt_syntax"] != "weighted" {
+            params.prompt_syntax = PromptSyntax::Plain;
+            params.prompt_limit = Some(PROMPT_LIMIT);
+        }
         params.allow_empty_mask = true;
         params.merge = false;
 

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use infill_models::{Checkpoint, dialect};
-use infill_networks::clip::text::{ClipTextConfig, ClipTextModel};
+use infill_networks::clip::text::{ClipTextConfig, ClipTextModel, TextEnd};
+use infill_networks::prompt::{Limit, Prompt};
 use infill_networks::tokenizer::ClipTokenizer;
 use infill_networks::unet::{AddedConditions, Conditions, UNet2DConditionConfig, UNet2DConditionModel};
 use infill_networks::vae::{AutoencoderKl, AutoencoderKlConfig};
@@ -70,8 +71,9 @@ fn tokens() {
         for (tap, _, tokenizer) in text_encoders(checkpoint) {
             let tokenizer = ClipTokenizer::open(&checkpoint.folder(tokenizer).unwrap()).unwrap();
             for (call, prompt) in prompts.iter().enumerate() {
-                let ids = tokenizer.encode_padded(prompt).unwrap().ids;
-                let ids = Tensor::from_slice(&ids, (1, ids.len()), &Device::Cpu).unwrap();
+                let chunks = Prompt::plain(prompt).chunks(&tokenizer, &[], Limit::OneChunk).unwrap();
+                let ids = &chunks.chunks[0].ids;
+                let ids = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap();
                 report.check(case, &format!("{tap}.{call}/input_ids"), &ids, dtype);
             }
         }
@@ -89,7 +91,8 @@ fn text_encoders_from_the_references_tokens() {
             });
             for call in 0..2 {
                 let name = |tensor: &str| format!("{tap}.{call}/{tensor}");
-                let output = model.forward(&input(&name("input_ids")).to_dtype(DType::U32).unwrap()).unwrap();
+                let ids = input(&name("input_ids")).to_dtype(DType::U32).unwrap();
+                let output = model.forward(&ids, TextEnd::OfAll).unwrap();
                 report.check(case, &name("penultimate"), &output.hidden_state_from_end(2).unwrap(), dtype);
                 report.check(case, &name("last_hidden_state"), &output.last_hidden_state, dtype);
                 report.check(

@@ -3,7 +3,7 @@
 //! The reference is `tests/fixtures/reference/`, made by `tests/fixtures/make_reference.py` on the tiny checkpoints of
 //! `tests/fixtures/models/`. `components` feeds each network the reference's own inputs and compares what comes out;
 //! `pipelines` runs whole requests and compares every tensor on the way; `matrix` does the same with a larger folder
-//! of cases and writes a table. Each failure names the first tensor that differs, in the order of computation.
+//! of cases and writes a table. `words` compares the states that prompts become with `tests/fixtures/prompts/`. Each failure names the first tensor that differs, in the order of computation.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -21,3 +21,4 @@ mod image_encoder;
 mod image_prompts;
 mod matrix;
 mod pipelines;
+mod words;

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use infill_networks::prompt::Prompt;
 use serde_json::Value;
 
 use crate::geometry::{MAX_SIDE, MIN_SIDE, Plan, STEP};
@@ -31,10 +32,15 @@ pub const CLIP_SKIP: RangeInclusive<usize> = 0..=31;
 /// The only limit of a prompt that can be asked for: CLIP's 77 tokens, begin and end among them.
 pub const PROMPT_LIMIT: usize = 77;
 
+/// The longest prompt that can be asked for, in characters.
+pub const PROMPT_CHARACTERS: usize = 10_000;
+/// The heaviest weight that brackets can add up to, and its negative the lightest.
+pub const PROMPT_WEIGHT: f64 = 100.0;
+
 /// How the brackets of a prompt are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PromptSyntax {
-    /// As weights, in AUTOMATIC1111's language: `(word)`, `[word]`, `(word:1.3)`, `BREAK`, escapes with `\\`.
+    /// As weights, in AUTOMATIC1111's language: `(word)`, `[word]`, `(word:1.3)`, `BREAK`, escapes with `\`.
     #[default]
     Weighted,
     /// As characters among others, as diffusers reads them.
@@ -201,13 +207,7 @@ impl InpaintRequest {
     /// # Errors
     /// [`Error::Refused`] with the first parameter that is out of range.
     pub fn new(params: InpaintParams) -> Result<Self> {
-        if let Some(limit) = params.prompt_limit.filter(|limit| *limit != PROMPT_LIMIT) {
-            return Err(refused(
-                "prompt_limit",
-                limit,
-                format!("{PROMPT_LIMIT}, or no limit: a longer prompt is then read in chunks"),
-            ));
-        }
+        check_words(&params)?;
         within("steps", params.num_inference_steps, &STEPS)?;
         within("samples", params.samples, &SAMPLES)?;
         within("num_images_per_prompt", params.num_images_per_prompt, &SAMPLES)?;
@@ -306,6 +306,35 @@ fn check_denoising_range(params: &InpaintParams) -> Result<()> {
     }
 }
 
+fn check_words(params: &InpaintParams) -> Result<()> {
+    if let Some(limit) = params.prompt_limit.filter(|limit| *limit != PROMPT_LIMIT) {
+        let allowed = format!("{PROMPT_LIMIT}, or no limit: a longer prompt is then read in chunks");
+        return Err(refused("prompt_limit", limit, allowed));
+    }
+    for (field, text) in [
+        ("prompt", Some(&params.prompt)),
+        ("prompt_2", params.prompt_2.as_ref()),
+        ("negative_prompt", params.negative_prompt.as_ref()),
+        ("negative_prompt_2", params.negative_prompt_2.as_ref()),
+    ] {
+        let text = text.map_or("", String::as_str);
+        let characters = text.chars().count();
+        if characters > PROMPT_CHARACTERS {
+            let value = format!("{characters} characters long");
+            return Err(refused(field, value, format!("up to {PROMPT_CHARACTERS}")));
+        }
+        if params.prompt_syntax == PromptSyntax::Plain {
+            continue;
+        }
+        let within = |weight: &f64| weight.abs() <= PROMPT_WEIGHT;
+        if let Some(weight) = Prompt::weighted(text).weights().find(|weight| !within(weight)) {
+            let allowed = format!("weights from -{PROMPT_WEIGHT} to {PROMPT_WEIGHT}");
+            return Err(refused(field, format!("weighted by {weight:.4}"), allowed));
+        }
+    }
+    Ok(())
+}
+
 fn check_mask(params: &InpaintParams) -> Result<()> {
     let (picture, mask) = (params.image.size(), params.mask.size());
     if mask != picture {
@@ -356,6 +385,28 @@ mod tests {
         limited(Some(77)).unwrap();
         let error = limited(Some(75)).unwrap_err().to_string();
         assert!(error.contains("prompt_limit is 75; allowed: 77, or no limit"), "{error}");
+    }
+
+    #[test]
+    fn words_are_not_too_many_and_not_too_heavy() {
+        let with = |prompt: &str, negative: &str, prompt_syntax| {
+            let params = request(3, 1.0, None).unwrap().params().clone();
+            let negative_prompt = Some(negative.to_owned());
+            let params = InpaintParams { prompt: prompt.into(), negative_prompt, prompt_syntax, ..params };
+            InpaintRequest::new(params).map(|_| ()).map_err(|e| e.to_string())
+        };
+        let (weighted, plain) = (PromptSyntax::Weighted, PromptSyntax::Plain);
+        with("a ((cat)) (dog:-100)", &"ä".repeat(10_000), weighted).unwrap();
+        let error = with("a cat", "((dog:99))", weighted).unwrap_err();
+        assert!(
+            error.contains("negative_prompt is weighted by 108.9") && error.contains("-100 to 100"),
+            "{error}"
+        );
+        with("a cat", "((dog:99))", plain).unwrap();
+        let error = with(&"a".repeat(10_001), "", plain).unwrap_err();
+        assert_eq!(error, "prompt is 10001 characters long; allowed: up to 10000");
+        let many = format!("{}a", "(".repeat(9_999));
+        assert!(with(&many, "", weighted).unwrap_err().starts_with("prompt is weighted by "));
     }
 
     #[test]

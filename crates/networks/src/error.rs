@@ -44,6 +44,9 @@ pub enum Error {
     /// A tokenizer that can't be built or a text that it refuses.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A prompt that can't be encoded as it is weighed.
+    #[error("prompt: {0}")]
+    Prompt(String),
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

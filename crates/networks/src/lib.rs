@@ -15,6 +15,7 @@ mod error;
 pub mod ip_adapter;
 pub mod layers;
 pub mod lora;
+pub mod prompt;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;

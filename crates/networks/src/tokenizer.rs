@@ -45,17 +45,6 @@ pub struct ClipTokenizer {
     model_max_length: usize,
 }
 
-/// A padded text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// `model_max_length` ids: begin, text, end, padding.
-    pub ids: Vec<u32>,
-    /// How many tokens of the text did not fit.
-    pub cut: usize,
-    /// The text of those tokens as it was written; empty when all fits.
-    pub cut_text: String,
-}
-
 impl ClipTokenizer {
     /// Opens a tokenizer folder.
     ///
@@ -104,26 +93,17 @@ impl ClipTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the text can't be tokenized.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.encoding(text)?.get_ids().to_vec())
+        Ok(self.encoding(text, true)?.get_ids().to_vec())
     }
 
-    /// The ids of `text`, padded or cut to `model_max_length`, with begin and end in their places.
+    /// The ids of `text` by itself, without begin and end, each with the byte of `text` at which it begins.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] when the text can't be tokenized.
-    pub fn encode_padded(&self, text: &str) -> Result<Encoded> {
-        let encoding = self.encoding(text)?;
-        let mut ids = encoding.get_ids().to_vec();
-        let cut = ids.len().saturating_sub(self.model_max_length);
-        let mut cut_text = String::new();
-        if cut > 0 {
-            ids.truncate(self.model_max_length - 1);
-            let first_cut = encoding.get_offsets().get(ids.len()).map_or(text.len(), |&(start, _)| start);
-            cut_text.push_str(text.get(first_cut..).unwrap_or_default());
-            ids.push(self.eos);
-        }
-        ids.resize(self.model_max_length, self.pad);
-        Ok(Encoded { ids, cut, cut_text })
+    pub fn pieces(&self, text: &str) -> Result<Vec<(u32, usize)>> {
+        let encoding = self.encoding(text, false)?;
+        let starts = encoding.get_offsets().iter().map(|&(start, _)| start);
+        Ok(encoding.get_ids().iter().copied().zip(starts).collect())
     }
 
     /// The token that begins a text.
@@ -146,8 +126,15 @@ impl ClipTokenizer {
         self.model_max_length
     }
 
-    fn encoding(&self, text: &str) -> Result<tokenizers::Encoding> {
-        self.tokenizer.encode(text, true).map_err(|e| Error::Tokenizer(format!("a text was not taken: {e}")))
+    /// The token of a comma, if the vocabulary has one.
+    pub fn comma_token_id(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(",</w>")
+    }
+
+    fn encoding(&self, text: &str, with_ends: bool) -> Result<tokenizers::Encoding> {
+        self.tokenizer
+            .encode(text, with_ends)
+            .map_err(|e| Error::Tokenizer(format!("a text was not taken: {e}")))
     }
 }
 

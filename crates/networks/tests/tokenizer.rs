@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use infill_networks::prompt::{Chunks, Limit, Prompt};
 use infill_networks::tokenizer::ClipTokenizer;
 use serde_json::{Value, json};
 
@@ -53,12 +54,10 @@ fn check(dir: &Path, kind: &str, pad: u32) {
             padded.push(49407);
         }
         padded.resize(77, pad);
-        let encoded = tokenizer.encode_padded(&prompt).unwrap();
-        assert_eq!((encoded.ids, encoded.cut), (padded, ids.len().saturating_sub(77)), "{prompt:?}");
-        assert!(
-            prompt.ends_with(&encoded.cut_text) && encoded.cut_text.is_empty() == (encoded.cut == 0),
-            "{prompt:?}"
-        );
+        let Chunks { chunks, cut } = Prompt::plain(&prompt).chunks(&tokenizer, &[], Limit::OneChunk).unwrap();
+        let cut = cut.map_or(0, |cut| cut.tokens);
+        assert_eq!((&chunks[0].ids, cut), (&padded, ids.len().saturating_sub(77)), "{prompt:?}");
+        assert_eq!((chunks.len(), &chunks[0].weights), (1, &None));
     }
     assert!(different.is_empty(), "{different:#?}");
 }
@@ -103,9 +102,9 @@ fn the_cut_text_is_what_was_written() {
     let dir = folder("sdxl-base-1.0", "tokenizer");
     let tokenizer = ClipTokenizer::open(dir.path()).unwrap();
     let prompt = format!("{}A TIGER, écru", "word ".repeat(75));
-    let encoded = tokenizer.encode_padded(&prompt).unwrap();
-    assert_eq!(encoded.cut_text, "A TIGER, écru");
-    assert_eq!(encoded.cut, tokenizer.encode("A TIGER, écru").unwrap().len() - 2);
+    let cut = Prompt::plain(&prompt).chunks(&tokenizer, &[], Limit::OneChunk).unwrap().cut.unwrap();
+    assert_eq!(&prompt[cut.from..], "A TIGER, écru");
+    assert_eq!(cut.tokens, tokenizer.encode("A TIGER, écru").unwrap().len() - 2);
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Words to conditioning, pixels to latents.
 
-use infill_networks::clip::text::ClipTextOutput;
+use infill_networks::clip::text::{ClipTextOutput, TextEnd};
+use infill_networks::prompt::{Chunk, Chunks, emphasize};
 use infill_networks::vae::DiagonalGaussian;
 use infill_networks::{DType, Device, Tensor};
 
 use super::noise_source::NoiseSource;
-use super::{Conditioning, Observer, Pipeline, TextEncoder};
+use super::{Conditioning, Observer, Pipeline, Progress, TextEncoder, words};
 use crate::guidance::Guidance;
 use crate::image::{normalized, to_work};
-use crate::request::InpaintRequest;
+use crate::request::{InpaintRequest, PromptSyntax};
 use crate::{Error, Result};
 
 /// The picture and the mask as the networks read them: what does not depend on the seed.
@@ -23,10 +24,20 @@ pub(super) struct PixelInputs {
 
 /// What one side (prompt or negative prompt) becomes.
 struct Side {
-    /// `(1,77,D)`.
+    /// `(1,N,D)`; N is a multiple of the text encoders' length.
     hidden_states: Tensor,
-    /// `(1,P)` of the last encoder, if it has a projection.
+    /// `(1,P)` of the last encoder's first chunk, if it has a projection.
     pooled: Option<Tensor>,
+}
+
+/// How a side is encoded.
+struct Manner {
+    clip_skip: Option<usize>,
+    /// As many chunks for every encoder and for either side: whoever has fewer gets those of an empty prompt.
+    chunks: usize,
+    end: TextEnd,
+    /// 0 for the prompt, 1 for the negative prompt.
+    call: usize,
 }
 
 impl Pipeline {
@@ -38,26 +49,33 @@ impl Pipeline {
         observer: &mut Observer<'_>,
     ) -> Result<Conditioning> {
         let params = request.params();
-        let second = |other: &Option<String>, first: &str| match other {
-            Some(text) if !text.is_empty() => text.clone(),
-            _ => first.to_owned(),
+        let positive = self.tokenize(params, &words::positive(params))?;
+        let zeroed = params.negative_prompt.is_none() && self.force_zeros_for_empty_prompt;
+        let negative = match guidance.is_on() && !zeroed {
+            true => Some(self.tokenize(params, &words::negative(params))?),
+            false => None,
         };
-        let prompts = [params.prompt.clone(), second(&params.prompt_2, &params.prompt)];
-        let positive = self.encode_side(&prompts, params.clip_skip, 0, observer)?;
+        let all = positive.iter().chain(negative.iter().flatten());
+        let manner = |call, clip_skip| Manner {
+            clip_skip,
+            chunks: all.clone().map(|c| c.chunks.len()).max().unwrap_or(1),
+            end: match params.prompt_syntax {
+                PromptSyntax::Weighted => TextEnd::OfTable,
+                PromptSyntax::Plain => TextEnd::OfAll,
+            },
+            call,
+        };
+        let positive = self.encode_side(&positive, &manner(0, params.clip_skip), observer)?;
         let batch = params.num_images_per_prompt;
 
-        let negative = if !guidance.is_on() {
-            None
-        } else if params.negative_prompt.is_none() && self.force_zeros_for_empty_prompt {
-            Some(Side {
+        let negative = match &negative {
+            // The negative side never skips layers, as in diffusers.
+            Some(negative) => Some(self.encode_side(negative, &manner(1, None), observer)?),
+            None if guidance.is_on() => Some(Side {
                 hidden_states: positive.hidden_states.zeros_like()?,
                 pooled: positive.pooled.as_ref().map(Tensor::zeros_like).transpose()?,
-            })
-        } else {
-            let first = params.negative_prompt.clone().unwrap_or_default();
-            let prompts = [first.clone(), second(&params.negative_prompt_2, &first)];
-            // The negative side never skips layers, as in diffusers.
-            Some(self.encode_side(&prompts, None, 1, observer)?)
+            }),
+            None => None,
         };
 
         let halves = |negative: Option<&Tensor>, positive: &Tensor| -> Result<Tensor> {
@@ -85,62 +103,50 @@ impl Pipeline {
         Ok(Conditioning { encoder_hidden_states, text_embeds, time_ids })
     }
 
-    /// What a user should know before the run: which prompts are longer than the text encoders read.
-    ///
-    /// # Errors
-    /// A text that the tokenizer refuses.
-    pub fn warnings(&self, request: &InpaintRequest) -> Result<Vec<String>> {
-        let params = request.params();
-        let mut warnings = Vec::new();
-        let sides = [
-            ("prompt", Some(&params.prompt), params.prompt_2.as_ref()),
-            ("negative prompt", params.negative_prompt.as_ref(), params.negative_prompt_2.as_ref()),
-        ];
-        for (name, first, second) in sides {
-            for text in [first, second].into_iter().flatten() {
-                let cuts = self.text_encoders.iter().map(|e| Ok(e.tokenizer.encode_padded(text)?.cut));
-                let cut = cuts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
-                if cut > 0 {
-                    warnings.push(format!(
-                        "the {name} is {cut} tokens longer than the text encoders read; its end does nothing"
-                    ));
-                }
-            }
-        }
-        Ok(warnings)
-    }
-
-    /// One prompt through every encoder, joined along the features.
-    fn encode_side(
-        &self,
-        prompts: &[String; 2],
-        clip_skip: Option<usize>,
-        call: usize,
-        observer: &mut Observer<'_>,
-    ) -> Result<Side> {
+    /// One side through every encoder: chunks joined along the tokens, encoders along the features.
+    fn encode_side(&self, texts: &[Chunks], manner: &Manner, observer: &mut Observer<'_>) -> Result<Side> {
         let mut hidden_states = Vec::new();
         let mut pooled = None;
-        for (encoder, prompt) in self.text_encoders.iter().zip(prompts) {
-            let output = encoder.run(prompt, &self.device, call, observer)?;
-            // SDXL counts from the penultimate layer, without the final norm.
-            let counted_from = if self.is_xl() { 2 } else { 1 };
-            let most = output.hidden_states.len().saturating_sub(counted_from);
-            if let Some(skip) = clip_skip.filter(|skip| *skip > most) {
-                return Err(Error::Refused {
-                    field: "clip_skip",
-                    value: skip.to_string(),
-                    allowed: format!("0 to {most} with this model's text encoders"),
-                });
-            }
-            let state = |skip| output.hidden_state_from_end(skip + counted_from);
-            hidden_states.push(match clip_skip {
-                _ if self.is_xl() => state(clip_skip.unwrap_or(0))?,
-                None => output.last_hidden_state.clone(),
-                Some(skip) => encoder.model.final_layer_norm(&state(skip)?)?,
+        for (encoder, text) in self.text_encoders.iter().zip(texts) {
+            let mut chunks = text.chunks.clone();
+            chunks.resize(manner.chunks, Chunk::empty(&encoder.tokenizer));
+            let outputs = encoder.run(&chunks, manner, &self.device, observer)?;
+            let states = chunks.iter().zip(&outputs).map(|(chunk, output)| {
+                let states = self.states(encoder, output, manner.clip_skip)?;
+                Ok(match &chunk.weights {
+                    Some(weights) => emphasize(&states, weights)?,
+                    None => states,
+                })
             });
-            pooled = output.text_embeds;
+            hidden_states.push(Tensor::cat(&states.collect::<Result<Vec<_>>>()?, 1)?);
+            pooled = outputs.into_iter().next().and_then(|output| output.text_embeds);
         }
         Ok(Side { hidden_states: Tensor::cat(&hidden_states, 2)?, pooled })
+    }
+
+    /// The hidden states that the UNet reads, `(1,N,D)`.
+    fn states(
+        &self,
+        encoder: &TextEncoder,
+        output: &ClipTextOutput,
+        clip_skip: Option<usize>,
+    ) -> Result<Tensor> {
+        // SDXL counts from the penultimate layer, without the final norm.
+        let counted_from = if self.is_xl() { 2 } else { 1 };
+        let most = output.hidden_states.len().saturating_sub(counted_from);
+        if let Some(skip) = clip_skip.filter(|skip| *skip > most) {
+            return Err(Error::Refused {
+                field: "clip_skip",
+                value: skip.to_string(),
+                allowed: format!("0 to {most} with this model's text encoders"),
+            });
+        }
+        let state = |skip| output.hidden_state_from_end(skip + counted_from);
+        Ok(match clip_skip {
+            _ if self.is_xl() => state(clip_skip.unwrap_or(0))?,
+            None => output.last_hidden_state.clone(),
+            Some(skip) => encoder.model.final_layer_norm(&state(skip)?)?,
+        })
     }
 
     /// SDXL's size conditioning, `(1,6)` each, or `(1,5)` with an aesthetic score: for the prompt, for the negative.
@@ -243,22 +249,39 @@ impl Pipeline {
 }
 
 impl TextEncoder {
+    /// Every chunk by itself.
     fn run(
         &self,
-        prompt: &str,
+        chunks: &[Chunk],
+        manner: &Manner,
         device: &Device,
-        call: usize,
         observer: &mut Observer<'_>,
-    ) -> Result<ClipTextOutput> {
-        let encoded = self.tokenizer.encode_padded(prompt)?;
-        let count = encoded.ids.len();
-        let ids = Tensor::from_vec(encoded.ids, (1, count), device)?;
-        let output = self.model.forward(&ids)?;
-        observer.tap_at(self.tap, call, "input_ids", &ids);
-        observer.tap_at(self.tap, call, "last_hidden_state", &output.last_hidden_state);
-        observer.tap_at(self.tap, call, "penultimate", &output.hidden_state_from_end(2)?);
-        let pooled = output.text_embeds.as_ref().unwrap_or(&output.pooled);
-        observer.tap_at(self.tap, call, "pooled", pooled);
-        Ok(output)
+    ) -> Result<Vec<ClipTextOutput>> {
+        let mut outputs: Vec<ClipTextOutput> = Vec::new();
+        for (i, chunk) in chunks.iter().enumerate() {
+            // The chunks of an empty prompt, which fill a side up, are alike.
+            if let Some(last) = outputs.last().filter(|_| chunks[i - 1].ids == chunk.ids).cloned() {
+                outputs.push(last);
+                continue;
+            }
+            if i > 0 {
+                observer.report(Progress::Encoding)?;
+            }
+            let ids = Tensor::from_slice(&chunk.ids, (1, chunk.ids.len()), device)?;
+            outputs.push(self.model.forward(&ids, manner.end)?);
+        }
+        let joined = |states: &dyn Fn(&ClipTextOutput) -> Result<Tensor>| -> Result<Tensor> {
+            Ok(Tensor::cat(&outputs.iter().map(states).collect::<Result<Vec<_>>>()?, 1)?)
+        };
+        let ids: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.ids.iter().copied()).collect();
+        let ids = Tensor::from_slice(&ids, (1, ids.len()), device)?;
+        let mut tap = |name, tensor: &Tensor| observer.tap_at(self.tap, manner.call, name, tensor);
+        tap("input_ids", &ids);
+        tap("last_hidden_state", &joined(&|output| Ok(output.last_hidden_state.clone()))?);
+        tap("penultimate", &joined(&|output| Ok(output.hidden_state_from_end(2)?))?);
+        if let Some(first) = outputs.first() {
+            tap("pooled", first.text_embeds.as_ref().unwrap_or(&first.pooled));
+        }
+        Ok(outputs)
     }
 }

@@ -53,7 +53,7 @@ impl Pipeline {
             fit::check_tokenizer(component, &tokenizer, &config)?;
             words.add(&config, with_projection);
             let model = loader.text_model(component, Changes::default())?;
-            text_encoders.push(TextEncoder { component, tap, tokenizer, model });
+            text_encoders.push(TextEncoder { component, tap, tokenizer, model, added_words: Vec::new() });
         }
 
         observer.report(Progress::Loading { component: "unet" })?;
@@ -72,6 +72,7 @@ impl Pipeline {
         Ok(Self {
             family: checkpoint.family(),
             text_encoders,
+            embedding_names: Vec::new(),
             is_inpaint_model: unet.config().in_channels == 9,
             unet: Some(unet),
             merged: Merged::default(),

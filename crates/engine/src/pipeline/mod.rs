@@ -8,6 +8,7 @@ mod additions;
 mod concepts;
 mod decode;
 mod denoise;
+mod embeddings;
 mod encode;
 mod fit;
 mod image_prompt;
@@ -15,6 +16,7 @@ mod load;
 pub mod merge;
 mod noise_source;
 mod observer;
+mod words;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +27,7 @@ use image::RgbImage;
 use image_prompt::LoadedAdapter;
 use infill_models::Family;
 use infill_networks::clip::text::ClipTextModel;
+use infill_networks::prompt::AddedWord;
 use infill_networks::tokenizer::ClipTokenizer;
 use infill_networks::unet::UNet2DConditionModel;
 use infill_networks::vae::AutoencoderKl;
@@ -48,12 +51,16 @@ struct TextEncoder {
     tap: &'static str,
     tokenizer: ClipTokenizer,
     model: ClipTextModel,
+    /// The embeddings that prompts may name, as tokens of this encoder.
+    added_words: Vec<AddedWord>,
 }
 
 /// The networks of one checkpoint on one device.
 pub struct Pipeline {
     family: Family,
     text_encoders: Vec<TextEncoder>,
+    /// How the embeddings are named, in the order of each encoder's `added_words`.
+    embedding_names: Vec<String>,
     /// Absent only after it could not be read again.
     unet: Option<UNet2DConditionModel>,
     is_inpaint_model: bool,
@@ -89,7 +96,7 @@ pub struct Painted {
 /// What the networks are told about the picture, besides the picture: the unconditioned half first where guidance
 /// is on.
 struct Conditioning {
-    /// `(2B,77,D)`.
+    /// `(2B,N,D)`, N a multiple of 77.
     encoder_hidden_states: Tensor,
     /// `(2B,P)`, SDXL only.
     text_embeds: Option<Tensor>,

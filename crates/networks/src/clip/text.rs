@@ -86,6 +86,7 @@ impl ClipTextConfig {
 }
 
 /// What the text encoder gives.
+#[derive(Clone)]
 pub struct ClipTextOutput {
     /// The embeddings and then every layer's output, `(B,N,D)` each, before the final norm.
     pub hidden_states: Vec<Tensor>,
@@ -116,9 +117,20 @@ impl ClipTextOutput {
     }
 }
 
+/// Where a text that holds added tokens ends, for a configuration whose `eos_token_id` is 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextEnd {
+    /// At the greatest id of the token table proper, as if there were no added tokens (stable-diffusion-webui).
+    OfTable,
+    /// At the greatest id of all, which is an added token wherever there is one (transformers).
+    OfAll,
+}
+
 /// The text encoder.
 pub struct ClipTextModel {
     token_embedding: Embedding,
+    /// Rows behind the table's last: (tokens, width).
+    added_tokens: Option<Tensor>,
     position_embedding: Embedding,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
@@ -147,6 +159,7 @@ impl ClipTextModel {
         let layers = model.sub("encoder").sub("layers");
         Ok(Self {
             token_embedding: Embedding::new(config.vocab_size, width, &embeddings.sub("token_embedding"))?,
+            added_tokens: None,
             position_embedding: Embedding::new(
                 config.max_position_embeddings,
                 width,
@@ -163,15 +176,49 @@ impl ClipTextModel {
         })
     }
 
-    /// `ids` (B,N) of `u32` below `vocab_size`, with N up to `max_position_embeddings`.
+    /// The id of the first added token: the length of the token table.
+    ///
+    /// # Errors
+    /// None in practice; the table is a matrix.
+    pub fn vocab_size(&self) -> Result<usize> {
+        Ok(self.token_embedding.weight().dim(0)?)
+    }
+
+    /// The width of a token's vector.
+    ///
+    /// # Errors
+    /// None in practice; the table is a matrix.
+    pub fn hidden_size(&self) -> Result<usize> {
+        Ok(self.token_embedding.weight().dim(1)?)
+    }
+
+    /// Puts `vectors` (tokens, `hidden_size`) behind the table's last row, in place of those that stood there.
+    ///
+    /// # Errors
+    /// Their width is not the table's.
+    pub fn set_added_tokens(&mut self, vectors: Option<&Tensor>) -> Result<()> {
+        let table = self.token_embedding.weight();
+        let added = vectors.map(|vectors| {
+            let (_, width) = vectors.dims2()?;
+            if width != table.dim(1)? {
+                let message = format!("vectors of width {width} for tokens of width {}", table.dim(1)?);
+                return Err(Error::Tensor(candle_core::Error::Msg(message)));
+            }
+            Ok(vectors.to_dtype(table.dtype())?.to_device(table.device())?)
+        });
+        self.added_tokens = added.transpose()?;
+        Ok(())
+    }
+
+    /// `ids` (B,N) of `u32` below `vocab_size` and the added tokens, with N up to `max_position_embeddings`.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] for a token or a length that the tables don't have; a device would read past their ends.
-    pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
+    pub fn forward(&self, ids: &Tensor, end: TextEnd) -> Result<ClipTextOutput> {
         let (_, count) = ids.dims2()?;
         self.check_ids(ids, count)?;
         let positions = self.position_embedding.weight().narrow(0, 0, count)?;
-        let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?; // (B,N,D)
+        let mut x = self.embed(ids)?.broadcast_add(&positions)?; // (B,N,D)
         let mask = causal_mask(count, &x)?;
         let mut hidden_states = vec![x.clone()];
         for layer in &self.layers {
@@ -179,7 +226,7 @@ impl ClipTextModel {
             hidden_states.push(x.clone());
         }
         let last_hidden_state = self.final_layer_norm.forward(&x)?;
-        let pooled = self.pool(ids, &last_hidden_state)?;
+        let pooled = self.pool(ids, &last_hidden_state, end)?;
         let text_embeds = self.text_projection.as_ref().map(|p| p.forward(&pooled)).transpose()?;
         Ok(ClipTextOutput { hidden_states, last_hidden_state, pooled, text_embeds })
     }
@@ -189,8 +236,27 @@ impl ClipTextModel {
         self.final_layer_norm.forward(x)
     }
 
+    /// `(B,N)` to `(B,N,D)`.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let entries = self.vocab_size()? as u32;
+        let Some(added) = &self.added_tokens else { return self.token_embedding.forward(ids) };
+        let all = ids.flatten_all()?.to_vec1::<u32>()?;
+        let (shape, device) = (ids.shape(), ids.device());
+        let of_table = all.iter().map(|&id| if id < entries { id } else { 0 }).collect();
+        let of_table = self.token_embedding.forward(&Tensor::from_vec::<_, u32>(of_table, shape, device)?)?;
+        // The looked-up states and the added rows, one below the other; then each from where it stands.
+        let rows = Tensor::cat(&[&of_table.flatten_to(1)?, added], 0)?;
+        let places: Vec<u32> = (0u32..)
+            .zip(&all)
+            .map(|(at, &id)| if id < entries { at } else { all.len() as u32 + (id - entries) })
+            .collect();
+        let places = Tensor::from_vec(places, all.len(), device)?;
+        Ok(rows.index_select(&places, 0)?.reshape(of_table.shape())?)
+    }
+
     fn check_ids(&self, ids: &Tensor, count: usize) -> Result<()> {
-        let entries = self.token_embedding.weight().dim(0)?;
+        let added = self.added_tokens.as_ref().map_or(Ok(0), |rows| rows.dim(0))?;
+        let entries = self.vocab_size()? + added;
         let longest = self.position_embedding.weight().dim(0)?;
         if count > longest {
             return Err(Error::Tokenizer(format!(
@@ -206,8 +272,12 @@ impl ClipTextModel {
     }
 
     /// Each text's state at its end-of-text token: `(B,N,D)` to `(B,D)`.
-    fn pool(&self, ids: &Tensor, states: &Tensor) -> Result<Tensor> {
-        let rows = ids.to_vec2::<u32>()?;
+    fn pool(&self, ids: &Tensor, states: &Tensor, end: TextEnd) -> Result<Tensor> {
+        let entries = self.vocab_size()? as u32;
+        let mut rows = ids.to_vec2::<u32>()?;
+        if end == TextEnd::OfTable {
+            rows.iter_mut().flatten().for_each(|id| *id = if *id < entries { *id } else { 0 });
+        }
         let picked: Vec<Tensor> = rows
             .iter()
             .enumerate()
@@ -276,13 +346,53 @@ mod tests {
         });
         let config = ClipTextConfig::from_json("text_encoder", &config).unwrap();
         let model = ClipTextModel::new("text_encoder", &config, &w, false).unwrap();
-        let run =
-            |ids: &[u32]| model.forward(&Tensor::new(ids, &cpu).unwrap().unsqueeze(0).unwrap()).map(|_| ());
+        let run = |ids: &[u32]| {
+            model
+                .forward(&Tensor::new(ids, &cpu).unwrap().unsqueeze(0).unwrap(), TextEnd::OfTable)
+                .map(|_| ())
+        };
         run(&[0, 9, 9, 9]).unwrap();
         let error = run(&[0, 10, 9, 9]).unwrap_err().to_string();
         assert!(error.contains("token 10 is beyond the 10"), "{error}");
         let error = run(&[0; 5]).unwrap_err().to_string();
         assert!(error.contains("has 5 tokens; the text encoder reads up to 4"), "{error}");
+    }
+
+    #[test]
+    fn added_tokens_stand_behind_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("table.safetensors");
+        let cpu = candle_core::Device::Cpu;
+        let table = Tensor::arange(0f32, 80.0, &cpu).unwrap().reshape((10, 8)).unwrap();
+        let name = "text_model.embeddings.token_embedding.weight".to_owned();
+        candle_core::safetensors::save(&HashMap::from([(name, table.clone())]), &file).unwrap();
+        let w = Weights::open("text_encoder", &[file], str::to_owned, DType::F32, &cpu).unwrap();
+        let config = json!({
+            "vocab_size": 10, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 8, "eos_token_id": 2,
+        });
+        let config = ClipTextConfig::from_json("text_encoder", &config).unwrap();
+        let mut model = ClipTextModel::new("text_encoder", &config, &w, false).unwrap();
+        let ids = Tensor::new(&[[1u32, 11, 10, 9, 3]], &cpu).unwrap();
+        assert!(model.forward(&ids, TextEnd::OfAll).is_err());
+        let added = Tensor::new(&[[-1f32; 8], [-2.0; 8]], &cpu).unwrap();
+        model.set_added_tokens(Some(&added)).unwrap();
+        let output = model.forward(&ids, TextEnd::OfAll).unwrap();
+        let first: Vec<f32> = output.hidden_states[0]
+            .get(0)
+            .unwrap()
+            .narrow(1, 0, 1)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
+        assert_eq!(first, [8.0, -2.0, -1.0, 72.0, 24.0]);
+        assert_eq!(end_of_text(&[1, 11, 10, 9, 3], 2), 1);
+        let wrong = Tensor::new(&[[0f32; 4]], &cpu).unwrap();
+        assert!(model.set_added_tokens(Some(&wrong)).unwrap_err().to_string().contains("width 4"));
+        model.set_added_tokens(None).unwrap();
+        assert!(model.forward(&ids, TextEnd::OfTable).is_err());
     }
 
     #[test]
