@@ -111,6 +111,7 @@ fn the_report_and_the_recipe_name_what_is_on_top() {
     let place = Place::new();
     let models = models_folder(&place);
     place.write("models/loras/ink.safetensors", lora::for_tiny_sd15());
+    place.write("models/embeddings/moss.safetensors", lora::embedding("moss", 32));
     let coffee = format!("{}:0.5", fixture("images/coffee.png"));
     let run = inpaint(
         &place,
@@ -155,6 +156,8 @@ fn the_report_and_the_recipe_name_what_is_on_top() {
     let image = &adapter["images"][0];
     assert_eq!((&image["name"], &image["scale"]), (&"coffee.png".into(), &0.5.into()));
     digest(&image["digest"]);
+    assert_eq!(report["embeddings"][0]["name"], "moss.safetensors");
+    digest(&report["embeddings"][0]["digest"]);
     let options = serde_json::json!({"timestep_spacing": "trailing", "use_karras_sigmas": true});
     assert_eq!(report["scheduler_options"], options);
     assert_eq!((&report["prompt_syntax"], &report["prompt_limit"]), (&"plain".into(), &77.into()));
@@ -188,6 +191,25 @@ fn concepts_by_name_and_by_file() {
     // Two halves may round otherwise than the whole.
     let far = twice.pixels().zip(ink.pixels()).any(|(a, b)| (0..3).any(|c| a.0[c].abs_diff(b.0[c]) > 1));
     assert!(!far, "two halves are not the whole");
+}
+
+#[test]
+fn embeddings_are_read_where_a_prompt_names_them() {
+    let place = Place::new();
+    let models = models_folder(&place);
+    place.write("models/embeddings/moss.safetensors", lora::embedding("emb_params", 32));
+    place.write("models/embeddings/wide.safetensors", lora::embedding("emb_params", 768));
+    place.write("models/embeddings/broken.safetensors", "x");
+    let folder = ["--models", &models];
+    let without = painted(&place, &["--negative", "moss"]);
+    assert_ne!(painted(&place, &[&folder[..], &["--negative", "moss"]].concat()), without);
+    place.write("lichen.safetensors", lora::embedding("emb_params", 32));
+    let run = inpaint(&place, &["--embedding", "lichen.safetensors", "--negative", "stone"]).succeeded();
+    assert!(run.stderr.contains("no prompt names the embedding lichen.safetensors"), "{}", run.stderr);
+    refuse(&place, &[&folder[..], &["--negative", "a broken cup"]].concat(), &["broken.safetensors"]);
+    refuse(&place, &[&folder[..], &["--negative", "wide"]].concat(), &["wide.safetensors", "768", "32"]);
+    place.write("old.pt", "x");
+    refuse(&place, &["--embedding", "old.pt"], &["old.pt", "pickle", "convert the embedding"]);
 }
 
 #[test]

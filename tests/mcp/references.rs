@@ -216,6 +216,25 @@ fn what_can_not_be_followed_is_one_sentence() {
 }
 
 #[test]
+fn embeddings_are_offered_to_every_prompt() {
+    let room = Room::new(&[SD15]);
+    let mut server = room.start();
+    let negative = json!({"negativePrompt": "some moss"});
+    let plain = pixels(&server.call(&arguments(&negative)));
+    fs::create_dir(room.models().join("embeddings")).unwrap();
+    fs::write(room.models().join("embeddings/moss.safetensors"), lora::embedding("emb_params", 32)).unwrap();
+    let named = server.call(&arguments(&negative));
+    assert_ne!(pixels(&named), plain);
+    let bytes = fs::read(&files(&named)[0]).unwrap();
+    let recipe = String::from_utf8_lossy(&bytes);
+    assert!(recipe.contains("\"embeddings\":[{\"name\":\"moss.safetensors\",\"digest\":\""));
+    let other = json!({"negativePrompt": "stones"});
+    let bytes = fs::read(&files(&server.call(&arguments(&other)))[0]).unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("embeddings"));
+    assert!(server.finish().success());
+}
+
+#[test]
 fn concepts_come_and_go() {
     let room = Room::with_adapters(&[SD15]);
     let folder = room.models().join("loras");

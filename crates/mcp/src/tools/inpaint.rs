@@ -5,6 +5,7 @@
 use std::ops::RangeInclusive;
 
 use infill_engine::noise::random_seed;
+use infill_engine::request::PROMPT_CHARACTERS;
 use infill_store::AssetId;
 use serde_json::{Map, Value};
 
@@ -22,8 +23,6 @@ const STEPS: RangeInclusive<u32> = 1..=150;
 const SAMPLES: RangeInclusive<u32> = 1..=128;
 /// Sides of any model; a family may allow less.
 pub(super) const SIDES: RangeInclusive<u32> = 64..=2048;
-/// Far more than any text encoder reads; the reply repeats the prompts and must stay small.
-const MOST_CHARACTERS: usize = 10_000;
 const NEGATIVE_STRENGTH: RangeInclusive<f64> = 0.0..=10.0;
 
 /// The arguments, checked as far as that goes without the model and the pictures.
@@ -79,11 +78,11 @@ impl Inpaint {
         let negative_prompt = from.text("negativePrompt").map(str::to_owned);
         for (name, text) in [("prompt", Some(&prompt)), ("negativePrompt", negative_prompt.as_ref())] {
             let characters = text.map_or(0, |text| text.chars().count());
-            if characters > MOST_CHARACTERS {
+            if characters > PROMPT_CHARACTERS {
                 from.refuse(
                     name,
                     format!("{characters} characters long"),
-                    format!("up to {MOST_CHARACTERS}"),
+                    format!("up to {PROMPT_CHARACTERS}"),
                 );
             }
         }
