@@ -10,6 +10,8 @@ pub const LARGEST_TILE: u32 = 1024;
 
 const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
 const INK: Rgb<u8> = Rgb([36, 36, 38]);
+/// Smaller pictures are enlarged by a whole number, as long as they stay within this side.
+const SMALL_TILE: u32 = 256;
 /// The most lines of a caption.
 const LINES: usize = 2;
 
@@ -34,17 +36,23 @@ pub struct Row {
 pub struct Tile {
     /// Stands below the picture, over as many as two lines; what is left is cut.
     pub caption: String,
-    /// The picture, shown pixel by pixel where it is no larger than [`LARGEST_TILE`].
+    /// The picture, shown pixel by pixel where it is no larger than [`LARGEST_TILE`]; where all are small, each pixel as
+    /// a square of several.
     pub pixels: RgbImage,
 }
 
 impl Sheet {
     /// The sheet as one picture. Columns and rows are as large as their largest picture.
     pub fn draw(&self) -> Picture {
+        let all = self.rows.iter().flat_map(|row| &row.tiles).map(|tile| &tile.pixels);
+        let longest = all.map(|pixels| pixels.width().max(pixels.height())).max().unwrap_or(1);
+        let times = (SMALL_TILE / longest.max(1)).max(1);
         let rows: Vec<Vec<(RgbImage, &str)>> = self
             .rows
             .iter()
-            .map(|row| row.tiles.iter().map(|tile| (fitted(&tile.pixels), tile.caption.as_str())).collect())
+            .map(|row| {
+                row.tiles.iter().map(|tile| (fitted(&tile.pixels, times), tile.caption.as_str())).collect()
+            })
             .collect();
         let tiles = || rows.iter().flatten().map(|(pixels, _)| pixels);
         let column = tiles().map(RgbImage::width).max().unwrap_or(0);
@@ -84,8 +92,12 @@ impl Sheet {
     }
 }
 
-fn fitted(pixels: &RgbImage) -> RgbImage {
+fn fitted(pixels: &RgbImage, times: u32) -> RgbImage {
     let longest = pixels.width().max(pixels.height());
+    if times > 1 {
+        let (width, height) = (pixels.width() * times, pixels.height() * times);
+        return RgbImage::from_fn(width, height, |x, y| *pixels.get_pixel(x / times, y / times));
+    }
     if longest <= LARGEST_TILE {
         return pixels.clone();
     }
@@ -107,24 +119,32 @@ mod tests {
 
     #[test]
     fn pictures_stand_on_the_sheet_pixel_by_pixel() {
-        let row = Row { title: "two".into(), tiles: vec![tile(40, 30, "a"), tile(64, 20, "b")] };
+        let row = Row { title: "two".into(), tiles: vec![tile(140, 130, "a"), tile(164, 120, "b")] };
         let sheet = Sheet { rows: vec![row.clone(), Row { title: String::new(), ..row }] }.draw().to_rgb8();
-        assert_eq!(sheet.width(), 6 + 2 * (64 + 6));
+        assert_eq!(sheet.width(), 6 + 2 * (164 + 6));
         // The title's line and the gap come first.
         let top = 6 + font::LINE + 6;
-        for (x, y) in [(0, 0), (39, 29), (17, 4)] {
+        for (x, y) in [(0, 0), (139, 129), (17, 4)] {
             assert_eq!(sheet.get_pixel(6 + x, top + y).0, [x as u8, y as u8, 7]);
         }
-        assert_eq!(sheet.get_pixel(6 + 64 + 6, top).0, [0, 0, 7]);
+        assert_eq!(sheet.get_pixel(6 + 164 + 6, top).0, [0, 0, 7]);
         let ink = sheet.pixels().filter(|pixel| **pixel == INK).count();
         assert!(ink > 60, "{ink} pixels of captions");
     }
 
     #[test]
+    fn small_pictures_are_enlarged_by_a_whole_number() {
+        let row = Row { title: String::new(), tiles: vec![tile(100, 64, ""), tile(50, 50, "")] };
+        let sheet = Sheet { rows: vec![row] }.draw().to_rgb8();
+        assert_eq!(sheet.width(), 6 + 2 * (200 + 6));
+        assert_eq!(sheet.get_pixel(6 + 199, 6 + 127).0, [99, 63, 7]);
+    }
+
+    #[test]
     fn nothing_is_drawn_beyond_the_sheet() {
         let long = "words ".repeat(80);
-        let sheet = Sheet { rows: vec![Row { title: long.clone(), tiles: vec![tile(8, 8, &long)] }] };
-        assert_eq!(sheet.draw().size().width, 20);
+        let sheet = Sheet { rows: vec![Row { title: long.clone(), tiles: vec![tile(150, 8, &long)] }] };
+        assert_eq!(sheet.draw().size().width, 162);
         assert_eq!(Sheet::default().draw().size().width, 6);
     }
 
