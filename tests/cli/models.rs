@@ -23,6 +23,29 @@ fn the_known_models_and_those_of_the_folder_are_listed() {
 }
 
 #[test]
+fn what_goes_on_top_of_models_is_listed() {
+    let place = Place::new();
+    for folder in ["models/loras", "models/embeddings", "models/ip-adapters/models/image_encoder"] {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+    }
+    for file in ["loras/ink", "embeddings/moss", "ip-adapters/models/ip-adapter_sd15"] {
+        place.write(&format!("models/{file}.safetensors"), "x");
+    }
+    let listed = || place.infill(&["models", "list", "--models", "models"]).succeeded().stdout;
+    assert!(listed().contains("its image encoder is not here"), "{}", listed());
+    place.write("models/ip-adapters/models/image_encoder/config.json", "{}");
+    assert!(!listed().contains("its image encoder is not here"), "{}", listed());
+    let json = place.infill(&["models", "list", "--models", "models", "--json"]).succeeded().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    for (kind, id) in
+        [("lora", "ink"), ("embedding", "moss"), ("adapter", "ip-adapter_sd15"), ("model", "sd15")]
+    {
+        let found = json.as_array().unwrap().iter().any(|one| one["kind"] == kind && one["id"] == id);
+        assert!(found, "{kind} {id} is not in {json}");
+    }
+}
+
+#[test]
 fn what_is_in_a_model_is_shown() {
     let place = Place::new();
     let shown = place.infill(&["models", "show", &model("tiny-sdxl-inpaint")]).succeeded().stdout;
