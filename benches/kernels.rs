@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use infill_kernels as kernels;
 
@@ -104,6 +104,12 @@ fn elementwise(c: &mut Criterion) {
     let gated = noise(&[1, 4096, 5120]);
     group.throughput(Throughput::Elements(gated.elem_count() as u64));
     group.bench_function("geglu/sdxl_640", |b| b.iter(|| kernels::geglu(black_box(&gated)).unwrap()));
+    // A concept merged into SDXL's widest linear layer.
+    let (weight, delta) = (noise(&[10240, 1280]).to_dtype(DType::F16).unwrap(), noise(&[10240, 1280]));
+    group.throughput(Throughput::Elements(10240 * 1280));
+    group.bench_function("add_delta_sdxl_1280_ff_in", |b| {
+        b.iter(|| kernels::add_delta(black_box(&weight), &delta, DType::F16).unwrap());
+    });
     group.finish();
 }
 

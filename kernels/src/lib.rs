@@ -15,6 +15,7 @@
 //! Number formats: `f32`, `f16` and `bf16`. Norms, softmax and activations are computed in `f32` and rounded once.
 
 mod activation;
+mod add_delta;
 mod attention;
 mod conv2d;
 mod cpu;
@@ -25,6 +26,7 @@ mod linear;
 mod upsample;
 
 pub use activation::{gelu_erf, quick_gelu, silu};
+pub use add_delta::add_delta;
 pub use attention::attention;
 pub use conv2d::conv2d;
 pub use geglu::geglu;

@@ -159,7 +159,7 @@ impl Weights {
         let stored = view.load(&Device::Cpu).and_then(|t| t.reshape(shape)).map_err(read)?;
         let tensor = match root.changes.of(&name) {
             [] => stored.to_dtype(root.dtype).map_err(read)?,
-            changes => merged(&name, &stored.to_dtype(DType::F32).map_err(read)?, changes, root.dtype)?,
+            changes => merged(&name, &stored, changes, root.dtype)?,
         };
         Ok(tensor.to_device(&root.device)?)
     }
@@ -249,21 +249,30 @@ impl Weights {
     }
 }
 
-/// `base` (f32, on the host) with all changes made to it, in the format `dtype`.
-fn merged(name: &str, base: &Tensor, changes: &[lora::Change], dtype: DType) -> Result<Tensor> {
+/// `stored` (on the host) with all changes made to it, computed in f32, in the format `dtype`.
+fn merged(name: &str, stored: &Tensor, changes: &[lora::Change], dtype: DType) -> Result<Tensor> {
+    let too_large = |change: &lora::Change| {
+        let message = format!("makes {name} too large for the format {}", dtype.as_str());
+        change.file().error(message)
+    };
+    // Mostly there is one plain change: it is added and converted in one pass.
+    if let [change] = changes
+        && let Some(delta) = change.plain_delta()?
+    {
+        let delta = delta.reshape(stored.shape())?;
+        return infill_kernels::add_delta(stored, &delta, dtype)?.ok_or_else(|| too_large(change));
+    }
+    let base = stored.to_dtype(DType::F32)?;
     let mut current = base.clone();
+    let mut converted = None;
     for change in changes {
-        current = change.apply(base, &current)?;
-        let largest = lora::largest(dtype);
-        let values: Vec<f32> = current.flatten_all()?.to_vec1()?;
-        // Written so that what is not a number fails too.
-        if !values.iter().all(|value| value.abs() <= largest) {
-            return Err(change
-                .file()
-                .error(format!("makes {name} too large for the format {}", dtype.as_str())));
+        current = change.apply(&base, &current)?;
+        converted = infill_kernels::add_delta(&current, &current.zeros_like()?, dtype)?;
+        if converted.is_none() {
+            return Err(too_large(change));
         }
     }
-    Ok(current.to_dtype(dtype)?)
+    converted.map_or_else(|| Ok(base.to_dtype(dtype)?), Ok)
 }
 
 impl MappedFile {

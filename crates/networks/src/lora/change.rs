@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::Result;
 use crate::weights::MappedFile;
@@ -88,6 +88,14 @@ impl Change {
                 let difference = (changed.broadcast_mul(&factors)? - base)?;
                 Ok((current + (difference * self.scale)?)?)
             }
+        }
+    }
+
+    /// What is added to the weight, as many elements in its order, unless it depends on the weight.
+    pub(crate) fn plain_delta(&self) -> Result<Option<Tensor>> {
+        match self.magnitude {
+            None => Ok(Some(self.delta.values(&self.file, self.scale)?)),
+            Some(_) => Ok(None),
         }
     }
 
@@ -187,13 +195,4 @@ fn kronecker(first: &Tensor, second: &Tensor) -> Result<Tensor> {
         }
     }
     Ok(Tensor::from_vec(out, (a * c, b * d), &Device::Cpu)?)
-}
-
-/// The largest number of a format, which a merged weight must not pass.
-pub(crate) fn largest(dtype: DType) -> f32 {
-    match dtype {
-        DType::F16 => 65504.0,
-        DType::BF16 => 3.389_531_4e38,
-        _ => f32::MAX,
-    }
 }

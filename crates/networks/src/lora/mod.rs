@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use change::{Change, largest};
+pub(crate) use change::Change;
 pub use key::Network;
 pub use layout::ModelLayout;
 
