@@ -205,3 +205,67 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
         "{message}"
     );
 }
+
+/// A file of the first trainer: its modules are numbered, and it has an embedding beside them.
+#[test]
+fn numbered_modules_and_words_of_their_own() {
+    let mut it = Loaded::new("tiny-sd15-inpaint", DType::F32);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("first.safetensors");
+    // Three levels of two and three transformers, and the middle's; down, up, middle. Widths as in the fixture.
+    let widths = [8, 8, 16, 16, 24, 24, 24, 24, 24, 16, 16, 16, 8, 8, 8, 24];
+    let mut shapes = Vec::new();
+    for width in widths {
+        let square = (width, width);
+        let words = (width, 32);
+        shapes.extend([square, square, square, square, (8 * width, width), square, words, words, square]);
+    }
+    let write_first = |classes: &str, count: usize| {
+        let mut tensors = Vec::new();
+        for (i, (rows, columns)) in shapes.iter().take(count).enumerate() {
+            tensors.push((format!("unet:{i}:up"), Tensor::full(0.01f32, (*rows, 1), &Device::Cpu).unwrap()));
+            tensors.push((
+                format!("unet:{i}:down"),
+                Tensor::full(0.01f32, (1, *columns), &Device::Cpu).unwrap(),
+            ));
+        }
+        tensors.push(("<s1>".into(), Tensor::full(0.5f32, 32, &Device::Cpu).unwrap()));
+        let texts = HashMap::from([
+            ("unet".to_owned(), classes.to_owned()),
+            ("<s1>".to_owned(), "<embed>".to_owned()),
+        ]);
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+            .into_iter()
+            .map(|(name, tensor)| {
+                let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+                (name, tensor.dims().to_vec(), values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+            (name.clone(), view.unwrap())
+        });
+        safetensors::serialize_to_file(views, Some(texts), &path).unwrap();
+    };
+    write_first(r#"["GEGLU", "CrossAttention", "Attention"]"#, shapes.len());
+    let plain = it.paint();
+    assert_eq!(it.apply(vec![concept(&path, 1.0)]).unwrap(), ["unet"]);
+    assert_ne!(it.paint(), plain);
+    let params = InpaintParams::new(
+        Picture::from_rgb8(RgbImage::new(64, 64)),
+        Mask::from_luma8(GrayImage::from_pixel(64, 64, Luma([255]))),
+        "a cat",
+    );
+    let warnings = it.pipeline.warnings(&InpaintRequest::new(params).unwrap()).unwrap();
+    assert!(
+        warnings.iter().any(|w| w.contains("embeddings of its own") && w.contains("<s1>")),
+        "{warnings:?}"
+    );
+
+    write_first(r#"["CrossAttention"]"#, shapes.len());
+    let message = it.apply(vec![concept(&path, 1.0)]).unwrap_err().to_string();
+    assert!(message.contains("numbers its modules of unet by the classes"), "{message}");
+    write_first(r#"["GEGLU", "CrossAttention", "Attention"]"#, shapes.len() - 9);
+    let message = it.apply(vec![concept(&path, 1.0)]).unwrap_err().to_string();
+    assert!(message.contains("numbers 135 modules of unet, the model has 144"), "{message}");
+}

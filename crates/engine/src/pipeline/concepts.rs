@@ -22,6 +22,8 @@ pub(super) struct Merged {
     /// All of them, where the last call went through.
     all: Vec<Ingredient>,
     networks: BTreeMap<Network, Vec<Ingredient>>,
+    /// The embeddings that their files carry along.
+    pub(super) words: Vec<String>,
 }
 
 /// What a network is to become.
@@ -65,17 +67,17 @@ impl Pipeline {
         }
         let (device, dtype) = (self.device.clone(), self.dtype);
         let loader = Loader { checkpoint, device: &device, dtype };
-        let targets = self.targets(&loader, &wanted, observer)?;
+        let (targets, words) = self.targets(&loader, &wanted, observer)?;
         let all = wanted.into_iter().map(|(_, ingredient)| ingredient).collect();
         match self.read_networks(&loader, targets, observer) {
             Ok(()) => {
-                self.merged.all = all;
+                (self.merged.all, self.merged.words) = (all, words);
                 Ok(())
             }
             Err(error) => {
                 // What the first networks have got, the others lack: back to the checkpoint's own weights. Where that
                 // fails too, the network is absent and the next call reads it.
-                self.merged.all.clear();
+                (self.merged.all, self.merged.words) = (vec![], vec![]);
                 let plain = self.networks().into_iter().map(|network| (network, Target::default())).collect();
                 self.read_networks(&loader, plain, &mut Observer::silent()).ok();
                 Err(error)
@@ -83,17 +85,19 @@ impl Pipeline {
         }
     }
 
-    /// What each network is to become; everything about the files that shows without computing is checked here.
+    /// What each network is to become, and the embeddings that the files carry along. Everything about the files that
+    /// shows without computing is checked here.
     fn targets(
         &self,
         loader: &Loader<'_>,
         wanted: &[(&Concept, Ingredient)],
         observer: &mut Observer<'_>,
-    ) -> Result<BTreeMap<Network, Target>> {
+    ) -> Result<(BTreeMap<Network, Target>, Vec<String>)> {
+        let mut words = Vec::new();
         let mut targets: BTreeMap<Network, Target> =
             self.networks().into_iter().map(|network| (network, Target::default())).collect();
         if wanted.is_empty() {
-            return Ok(targets);
+            return Ok((targets, words));
         }
         let mut layout = ModelLayout::default();
         for network in targets.keys() {
@@ -102,13 +106,14 @@ impl Pipeline {
         for (concept, ingredient) in wanted {
             observer.report(Progress::Loading { component: "concepts" })?;
             let lora = Lora::open(concept.file.path(), concept.file.texts())?;
+            words.extend_from_slice(lora.words());
             for (network, changes) in lora.changes(&layout, concept.scale)? {
                 let target = targets.entry(network).or_default();
                 target.ingredients.push(ingredient.clone());
                 target.changes.append(changes);
             }
         }
-        Ok(targets)
+        Ok((targets, words))
     }
 
     fn read_networks(

@@ -85,6 +85,12 @@ impl Pipeline {
         for (name, _) in self.embedding_names.iter().zip(&named).filter(|(_, named)| !**named) {
             add(format!("the embedding {name} does nothing, since no prompt names it"));
         }
+        if !self.merged.words.is_empty() {
+            add(format!(
+                "a concept carries embeddings of its own, which are not read: {}; a prompt that names them is read as text",
+                self.merged.words.join(", ")
+            ));
+        }
         Ok(warnings)
     }
 }
