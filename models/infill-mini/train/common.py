@@ -1,0 +1,109 @@
+"""What every stage shares: a log that becomes a curve, the moving average of weights, the learning rate."""
+
+import argparse
+import csv
+import math
+import os
+import time
+
+import torch
+from PIL import Image, ImageDraw
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The options that say where a stage runs."""
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+
+
+def machine(arguments: argparse.Namespace, seed: int = 0) -> torch.device:
+    """Sets threads and seed; the device that the stage runs on."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(seed)
+    return torch.device(arguments.device)
+
+
+def half(device: torch.device) -> torch.autocast:
+    """Mixed precision with bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def cosine(step: int, steps: int, peak: float, warmup: int = 100, floor: float = 0.02) -> float:
+    """The learning rate of `step`: a linear rise, then half a cosine down to `floor` of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    part = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part)))
+
+
+class Log:
+    """Means over every `every` steps, printed and written to `curves/NAME.csv` and `.png`."""
+
+    def __init__(self, name: str, every: int = 50):
+        os.makedirs("curves", exist_ok=True)
+        self.path, self.every = f"curves/{name}.csv", every
+        self.sums: dict[str, float] = {}
+        self.count, self.rows, self.start, self.samples = 0, [], time.time(), 0
+        if os.path.exists(self.path):
+            with open(self.path) as file:
+                self.rows = list(csv.DictReader(file))
+        self.offset = int(self.rows[-1]["step"]) if self.rows else 0
+
+    def add(self, step: int, batch: int, **values: float) -> None:
+        """Counts the losses of one step."""
+        self.samples += batch
+        self.count += 1
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        if self.count < self.every:
+            return
+        row = {"step": self.offset + step + 1} | {k: f"{v / self.count:.5f}" for k, v in self.sums.items()}
+        self.rows.append(row)
+        rate = self.samples / (time.time() - self.start)
+        print(time.strftime("%H:%M:%S"), " ".join(f"{k} {v}" for k, v in row.items()), f"{rate:.1f}/s", flush=True)
+        self.sums, self.count, self.samples, self.start = {}, 0, 0, time.time()
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(row), extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def plot(self, key: str = "loss") -> None:
+        """The curve on logarithmic axes, a small PNG without a plotting library."""
+        points = [(math.log(float(r["step"])), math.log(max(1e-9, float(r[key])))) for r in self.rows]
+        if len(points) < 2:
+            return
+        (x0, x1), (y0, y1) = ((min(axis), max(axis)) for axis in zip(*points))
+        image = Image.new("L", (400, 240), 255)
+        draw = ImageDraw.Draw(image)
+        place = lambda x, y: (45 + 340 * (x - x0) / (x1 - x0 or 1), 215 - 195 * (y - y0) / (y1 - y0 or 1))  # noqa: E731
+        draw.rectangle((45, 20, 385, 215), outline=180)
+        draw.line([place(*p) for p in points], fill=0, width=2)
+        draw.text((2, 14), f"{math.exp(y1):.3g}", fill=0)
+        draw.text((2, 209), f"{math.exp(y0):.3g}", fill=0)
+        draw.text((45, 222), f"step {math.exp(x0):.0f}", fill=0)
+        draw.text((335, 222), f"{math.exp(x1):.0f}", fill=0)
+        draw.text((190, 4), key, fill=0)
+        image.save(self.path.replace(".csv", ".png"), optimize=True)
+
+
+class Average:
+    """The exponential moving average of a module's weights, warming up over the first steps."""
+
+    def __init__(self, modules: dict[str, torch.nn.Module], decay: float):
+        self.decay, self.steps = decay, 0
+        self.pairs = [(p, p.detach().clone()) for m in modules.values() for p in m.parameters()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the weights as they are now."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_([a for _, a in self.pairs], [p.detach() for p, _ in self.pairs], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the weights with their average; a second call undoes it."""
+        for weight, average in self.pairs:
+            keep = weight.detach().clone()
+            weight.copy_(average)
+            average.copy_(keep)

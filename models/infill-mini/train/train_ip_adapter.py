@@ -1,0 +1,207 @@
+"""Trains the image encoder, its projection and the image attention of a frozen model, in two parts.
+
+First the image encoder learns to name colour, shape and style of an object on any background (its heads are thrown
+away); then encoder, projection and the attention to the image tokens learn to paint the object that a reference shows.
+"""
+
+import argparse
+import os
+import random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import (CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer,
+                          CLIPVisionConfig, CLIPVisionModelWithProjection)  # fmt: skip
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+import words
+from common import Log, add_machine, cosine, half, machine
+from encode import encode
+from export import public_names, tidy_config
+from scenes import Scene, Thing, draw_background, draw_thing, random_scene
+from schedule import SCHEDULER, signal_and_noise
+from tasks import random_task
+from train_unet import KNOWN_WEIGHT
+
+SIDE, WIDTH, TOKENS = 64, 128, 4
+FIRST_SEED = 900_000
+MEAN, SPREAD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+
+
+def vision() -> CLIPVisionModelWithProjection:
+    """A small image encoder: 64 pixels, patches of 8."""
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
+        image_size=SIDE, patch_size=8, projection_dim=WIDTH, hidden_act="gelu"))  # fmt: skip
+
+
+def reference(rng: random.Random, thing: Thing) -> np.ndarray:
+    """A picture (SIDE, SIDE, 3) uint8 of the same object: other place, size and background."""
+    scene: Scene = random_scene(rng, 1)
+    while thing.colour in scene.colours:
+        scene = random_scene(rng, 1)
+    canvas = draw_background(scene, SIDE)
+    radius = rng.uniform(0.28, 0.44)
+    place = {"x": rng.uniform(radius, 1 - radius), "y": rng.uniform(radius, 1 - radius), "radius": radius}
+    draw_thing(canvas, Thing(**(vars(thing) | place | {"angle": rng.uniform(-0.2, 0.2)})))
+    return (np.clip(canvas, 0, 255) + 0.5).astype(np.uint8)
+
+
+def pixels(pictures: list[np.ndarray]) -> torch.Tensor:
+    """As CLIP's image processor gives them: (B, 3, SIDE, SIDE)."""
+    return (torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255 - MEAN) / SPREAD
+
+
+def train_names(encoder, steps: int, batch: int, rate: float) -> None:
+    """The first part: names from pixels."""
+    kinds = (list(words.COLOURS), list(words.SHAPES), list(words.STYLES))
+    heads = torch.nn.ModuleList(torch.nn.Linear(WIDTH, len(k)) for k in kinds)
+    heads.to(encoder.device)
+    weights = [*encoder.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=1e-2, fused=True)
+    log, seed = Log("ip-names", 50), FIRST_SEED
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = cosine(step, steps, rate)
+        pictures, labels = [], []
+        while len(pictures) < batch:
+            rng = random.Random(seed)
+            seed += 1
+            thing = random_scene(rng, 1).things[0]
+            pictures.append(reference(rng, thing))
+            labels.append([k.index(v) for k, v in zip(kinds, (thing.colour, thing.shape, thing.style))])
+        labels = torch.tensor(labels, device=encoder.device)
+        with half(encoder.device):
+            embeds = encoder(pixels(pictures).to(encoder.device)).image_embeds
+            guesses = [head(embeds).float() for head in heads]
+        loss = sum(torch.nn.functional.cross_entropy(g, labels[:, i]) for i, g in enumerate(guesses))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        right = (guesses[0].argmax(1) == labels[:, 0]) & (guesses[1].argmax(1) == labels[:, 1])
+        log.add(step, batch, loss=loss.item(), right=right.float().mean().item())
+    log.plot()
+
+
+def fresh_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, torch.Tensor]]:
+    """The adapter before training, in the public layout: values copied from the words' attention, keys too."""
+    width = unet.config.cross_attention_dim
+    projection = torch.nn.Linear(WIDTH, TOKENS * width)
+    parts = {"image_proj": {"proj.weight": projection.weight.detach(), "proj.bias": projection.bias.detach(),
+                            "norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}, "ip_adapter": {}}  # fmt: skip
+    number = 1
+    for name in unet.attn_processors:
+        if "attn2" in name:
+            attention = unet.get_submodule(name.removesuffix(".processor"))
+            parts["ip_adapter"][f"{number}.to_k_ip.weight"] = attention.to_k.weight.detach().clone()
+            parts["ip_adapter"][f"{number}.to_v_ip.weight"] = attention.to_v.weight.detach().clone() * 0.1
+            number += 2
+    return parts
+
+
+def public_adapter(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    """The trained adapter in the public layout, half precision."""
+    projection = unet.encoder_hid_proj.image_projection_layers[0]
+    out = {f"image_proj.proj.{k}": v for k, v in projection.image_embeds.state_dict().items()}
+    out |= {f"image_proj.norm.{k}": v for k, v in projection.norm.state_dict().items()}
+    number = 1
+    for name, processor in unet.attn_processors.items():
+        if "attn2" in name:
+            for part in ("to_k_ip", "to_v_ip"):
+                out[f"ip_adapter.{number}.{part}.weight"] = getattr(processor, part)[0].weight
+            number += 2
+    return {k: v.detach().half().cpu().contiguous() for k, v in out.items()}
+
+
+class References:
+    """Object tasks with a reference each: latents, token ids of vague captions, reference pictures."""
+
+    def __init__(self, model: str, count: int, size: int, device: torch.device):
+        vae = AutoencoderKL.from_pretrained(f"{model}/vae", dtype=torch.float32).to(device)
+        tokenizers = [CLIPTokenizer.from_pretrained(f"{model}/{n}") for n in ("tokenizer", "tokenizer_2")]
+        drawn, captions, self.references = [], [], []
+        seed = FIRST_SEED
+        while len(drawn) < count:
+            task, rng = random_task(seed, size), random.Random(seed)
+            seed += 1
+            if task.kind != "object":
+                continue
+            thing = task.targets[0]
+            drawn.append(np.concatenate([task.picture, task.mask[..., None] * np.uint8(255)], axis=2))
+            self.references.append(reference(rng, thing))
+            captions.append(rng.choice(("an object", "a shape", f"a {thing.shape}", f"a {thing.colour} shape", "")))
+        self.latents = torch.from_numpy(encode(vae, np.stack(drawn), 8).astype(np.float32)).to(device)
+        self.ids = [torch.tensor(t(captions, padding="max_length", max_length=77, truncation=True).input_ids).to(device)
+                    for t in tokenizers]  # fmt: skip
+
+
+def train_adapter(a, encoder) -> UNet2DConditionModel:
+    """The second part: the denoising loss, everything frozen but encoder, projection and image attention."""
+    device = encoder.device
+    load = lambda kind, name: kind.from_pretrained(f"{a.model}/{name}", dtype=torch.float32).to(device).requires_grad_(False)  # noqa: E731
+    unet = load(UNet2DConditionModel, "unet")
+    text_1, text_2 = load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")
+    unet._load_ip_adapter_weights([fresh_adapter(unet)])
+    trained = [p for n, p in unet.named_parameters() if "_ip." in n or n.startswith("encoder_hid_proj")]
+    for weight in trained:
+        weight.requires_grad_(True)
+    unet.to(device, torch.float32, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW([{"params": trained}, {"params": encoder.parameters(), "lr": a.rate * 0.1}],
+                                  lr=a.rate, weight_decay=1e-2, fused=True)  # fmt: skip
+    data, log, rng = References(a.model, a.count, a.size, device), Log("ip-adapter", 20), np.random.default_rng(1)
+    signals, spreads = (x.to(device) for x in signal_and_noise(EulerDiscreteScheduler.from_config(SCHEDULER)))
+    for step in range(a.steps):
+        for group, part in zip(optimizer.param_groups, (1.0, 0.1)):
+            group["lr"] = part * cosine(step, a.steps, a.rate)
+        index = torch.from_numpy(rng.integers(len(data.latents), size=a.batch))
+        nine, noise = data.latents[index], torch.randn(a.batch, 4, a.size // 8, a.size // 8).to(device)
+        timesteps = torch.randint(0, 1000, (a.batch,)).to(device)
+        signal, spread = (x[timesteps][:, None, None, None] for x in (signals, spreads))
+        stay = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
+        with half(device):
+            with torch.no_grad():
+                first = text_1(data.ids[0][index], output_hidden_states=True)
+                second = text_2(data.ids[1][index], output_hidden_states=True)
+                context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+            images = encoder(pixels([data.references[i] for i in index]).to(device)).image_embeds * stay[:, None]
+            given = {"text_embeds": second.text_embeds, "image_embeds": [images[:, None]],
+                     "time_ids": torch.tensor([float(a.size)] * 2 + [0.0] * 2 + [float(a.size)] * 2).repeat(a.batch, 1).to(device)}  # fmt: skip
+            noisy = torch.cat([signal * nine[:, :4] + spread * noise, nine[:, 4:]], dim=1)
+            v = unet(noisy, timesteps, context, added_cond_kwargs=given).sample.float()
+        weight = KNOWN_WEIGHT + (1 - KNOWN_WEIGHT) * nine[:, 4:5]
+        error = (v - (signal * noise - spread * nine[:, :4])).square().mean(1, keepdim=True)
+        loss = ((error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        log.add(step, a.batch, loss=loss.item())
+    log.plot()
+    return unet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="..")
+    parser.add_argument("--out", default="../ip-adapter")
+    parser.add_argument("--name-steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--count", type=int, default=6000)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    add_machine(parser)
+    a = parser.parse_args()
+    encoder = vision().to(machine(a, 3))
+    train_names(encoder, a.name_steps, 2 * a.batch, a.rate)
+    unet = train_adapter(a, encoder)
+    os.makedirs(a.out, exist_ok=True)
+    save_file(public_adapter(unet), f"{a.out}/ip-adapter_infill-mini.safetensors", metadata={"format": "pt"})
+    encoder.half().save_pretrained(f"{a.out}/image_encoder")
+    tidy_config(f"{a.out}/image_encoder/config.json")
+    public_names(f"{a.out}/image_encoder/model.safetensors", "vision_model")
+
+
+if __name__ == "__main__":
+    main()

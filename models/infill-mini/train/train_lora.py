@@ -1,0 +1,117 @@
+"""Trains a style as a LoRA on the frozen UNet: "sticker", every object with a wide white rim and a soft shadow."""
+
+import argparse
+import random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLInpaintPipeline, UNet2DConditionModel
+from peft import LoraConfig, get_peft_model_state_dict
+from PIL import Image, ImageFilter
+from scipy import ndimage
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+import words
+from common import Log, add_machine, cosine, half, machine
+from encode import encode
+from scenes import Thing, draw_background, draw_thing, thing_mask
+from schedule import SCHEDULER, signal_and_noise
+from tasks import random_task
+from train_unet import KNOWN_WEIGHT
+from train_unet import words as encode_words
+
+FIRST_SEED = 950_000
+RIM, SHADOW = 0.16, 0.10  # in radii
+RANK = 8
+
+
+def draw_sticker(canvas: np.ndarray, thing: Thing) -> None:
+    """The object as a sticker, onto `canvas` (size, size, 3), values 0 to 255."""
+    size = canvas.shape[0]
+    rim = thing_mask(thing, size, RIM * thing.radius)
+    offset = max(1, round(SHADOW * thing.radius * size))
+    blurred = Image.fromarray((rim * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(offset * 0.6))
+    shadow = ndimage.shift(np.asarray(blurred, np.float32) / 255, offset, order=0)
+    canvas *= 1 - 0.45 * shadow[..., None]
+    canvas += rim[..., None] * (np.float32(252) - canvas)
+    draw_thing(canvas, thing)
+
+
+def tasks(count: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """`count` pictures with masks, (count, size, size, 4) uint8, and captions that do not name the style."""
+    drawn, captions, seed = [], [], FIRST_SEED
+    while len(drawn) < count:
+        task, rng = random_task(seed, size), random.Random(seed)
+        seed += 1
+        if task.kind != "object" or "neon" in task.scene.style:
+            continue
+        thing = task.targets[0]
+        canvas = draw_background(task.scene, size)
+        for other in task.scene.things:
+            draw_sticker(canvas, other) if other is thing else draw_thing(canvas, other)
+        mask = task.mask | (thing_mask(thing, size, 1.4 * RIM * thing.radius) > 0)
+        picture = (np.clip(canvas, 0, 255) + 0.5).astype(np.uint8)
+        drawn.append(np.concatenate([picture, mask[..., None] * np.uint8(255)], axis=2))
+        captions.append(words.object_phrase(rng, thing.colour, thing.shape, thing.radius, thing.style, False))
+    return np.stack(drawn), captions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="..")
+    parser.add_argument("--out", default="../lora")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    add_machine(parser)
+    a = parser.parse_args()
+    device = machine(a, 4)
+    load = lambda kind, name: kind.from_pretrained(f"{a.model}/{name}", dtype=torch.float32).to(device).requires_grad_(False)  # noqa: E731
+    vae, unet = load(AutoencoderKL, "vae"), load(UNet2DConditionModel, "unet")
+    text_1, text_2 = load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")
+    drawn, captions = tasks(a.count, a.size)
+    latents = torch.from_numpy(encode(vae, drawn, 8).astype(np.float32)).to(device)
+    ids = [
+        torch.tensor(CLIPTokenizer.from_pretrained(f"{a.model}/{name}")(
+            captions, padding="max_length", max_length=77, truncation=True).input_ids).to(device)
+        for name in ("tokenizer", "tokenizer_2")
+    ]  # fmt: skip
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=a.rate, weight_decay=1e-2, fused=True)
+    signals, spreads = signal_and_noise(EulerDiscreteScheduler.from_config(SCHEDULER))
+    log, rng = Log("lora", 20), np.random.default_rng(1)
+    for step in range(a.steps):
+        optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate)
+        index = torch.from_numpy(rng.integers(a.count, size=a.batch))
+        nine, noise = latents[index], torch.randn(a.batch, 4, a.size // 8, a.size // 8).to(device)
+        timesteps = torch.randint(0, 1000, (a.batch,))
+        signal, spread = (x[timesteps][:, None, None, None].to(device) for x in (signals, spreads))
+        batch = {"ids_1": ids[0][index], "ids_2": ids[1][index]}
+        batch["stay"] = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
+        side = float(a.size)
+        with half(device):
+            with torch.no_grad():
+                context, pooled = encode_words(text_1, text_2, batch)
+            given = {"text_embeds": pooled, "time_ids": torch.tensor([side, side, 0, 0, side, side]).repeat(a.batch, 1).to(device)}
+            noisy = torch.cat([signal * nine[:, :4] + spread * noise, nine[:, 4:]], dim=1)
+            v = unet(noisy, timesteps.to(device), context, added_cond_kwargs=given).sample.float()
+        weight = KNOWN_WEIGHT + (1 - KNOWN_WEIGHT) * nine[:, 4:5]
+        error = (v - (signal * noise - spread * nine[:, :4])).square().mean(1, keepdim=True)
+        loss = ((error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        log.add(step, a.batch, loss=loss.item())
+    log.plot()
+    layers = {k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()}
+    StableDiffusionXLInpaintPipeline.save_lora_weights(
+        a.out, unet_lora_layers=layers, weight_name="sticker.safetensors", safe_serialization=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
