@@ -47,6 +47,7 @@ pub(crate) enum Command {
     /// Repaint the white part of a mask in a picture.
     Inpaint(Box<InpaintArgs>),
     /// Show what the built-in model can do, as one sheet of pictures.
+    #[command(hide = !infill_models::embedded::is_there())]
     Demo(DemoArgs),
     /// Print a fingerprint of the noise that a seed gives, to compare engines.
     Noise(NoiseArgs),

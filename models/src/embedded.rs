@@ -2,7 +2,7 @@
 //!
 //! The folder `infill-mini/` beside this crate's `src/` is built in, file by file, as its `SHA256SUMS` lists them. A
 //! checkpoint is opened from files, since weights are mapped into memory; so the files are written once to the user's
-//! cache folder and compared with their hashes on every use. No network is involved.
+//! cache folder and compared with their hashes once in every process. No network is involved.
 
 use std::collections::BTreeSet;
 use std::fs;

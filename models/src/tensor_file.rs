@@ -31,6 +31,10 @@ impl TensorFile {
                 ),
             ));
         }
+        // Opening a pipe would wait for its writer.
+        if path.exists() && !path.is_file() {
+            return Err(Error::file(path, format!("is not a file; needed: a {what}")));
+        }
         let tensors = read_header(path)?;
         if tensors.is_empty() {
             return Err(Error::file(path, format!("holds no tensors; needed: a {what}")));
@@ -68,6 +72,13 @@ mod tests {
             let error = TensorFile::open(Path::new(name), "LoRA").unwrap_err().to_string();
             assert!(error.contains("convert the LoRA") && error.contains("save_file"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = TensorFile::open(dir.path(), "LoRA").unwrap_err().to_string();
+        assert!(error.contains("is not a file; needed: a LoRA"), "{error}");
     }
 
     #[test]

@@ -34,7 +34,11 @@ struct Loaded {
 
 impl Loaded {
     fn new(model: &str, dtype: DType) -> Self {
-        let checkpoint = Checkpoint::open(&fixture(model)).unwrap();
+        Self::open(&fixture(model), dtype)
+    }
+
+    fn open(dir: &Path, dtype: DType) -> Self {
+        let checkpoint = Checkpoint::open(dir).unwrap();
         let options = LoadOptions { device: Device::Cpu, dtype };
         let pipeline = Pipeline::load(&checkpoint, &options, &mut Observer::silent()).unwrap();
         Self { checkpoint, pipeline }
@@ -153,6 +157,36 @@ fn a_failure_leaves_the_checkpoint_itself() {
     assert_eq!(it.apply(vec![lora("sdxl_peft", 1.0)]).unwrap().len(), 3);
     assert!(it.apply(vec![lora("sdxl_peft", 1.0), concept(&path, 1.0)]).is_err());
     assert_eq!(it.paint(), plain);
+}
+
+/// Where even the checkpoint's own weights can't be read back, the next run reads them and does not keep the concept.
+#[test]
+fn a_failed_way_back_is_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (fixture("tiny-sdxl-inpaint"), dir.path().join("model"));
+    copy(&from, &to);
+    let mut it = Loaded::open(&to, DType::F32);
+    let plain = it.paint();
+    it.apply(vec![lora("sdxl_peft", 1.0)]).unwrap();
+    let (weights, away) = (to.join("text_encoder/model.safetensors"), dir.path().join("away"));
+    std::fs::rename(&weights, &away).unwrap();
+    assert!(it.apply(Vec::new()).is_err());
+    std::fs::rename(&away, &weights).unwrap();
+    assert_eq!(it.apply(Vec::new()).unwrap(), ["text_encoder", "text_encoder_2", "unet"]);
+    assert_eq!(it.paint(), plain);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -76,10 +76,12 @@ impl Pipeline {
             }
             Err(error) => {
                 // What the first networks have got, the others lack: back to the checkpoint's own weights. Where that
-                // fails too, the network is absent and the next call reads it.
+                // fails too, the UNet is given up, so that the next call looks at every network again.
                 (self.merged.all, self.merged.words) = (vec![], vec![]);
                 let plain = self.networks().into_iter().map(|network| (network, Target::default())).collect();
-                self.read_networks(&loader, plain, &mut Observer::silent()).ok();
+                if self.read_networks(&loader, plain, &mut Observer::silent()).is_err() {
+                    self.unet = None;
+                }
                 Err(error)
             }
         }

@@ -38,7 +38,7 @@ pub(super) fn of_other_languages(text: &str) -> Vec<Note> {
     let networks = text.match_indices('<').filter_map(|(at, _)| {
         let inside = &text[at + 1..];
         let named = ["lora:", "lyco:", "hypernet:"].iter().any(|kind| inside.starts_with(kind));
-        let end = inside.find('>').filter(|_| named)?;
+        let end = if named { inside.find('>')? } else { return None };
         Some(Note { what: Noted::ExtraNetwork, place: at..at + end + 2 })
     });
     and.chain(networks).collect()
