@@ -133,13 +133,6 @@ impl Chosen {
     ) -> Result<()> {
         let given = args.embeddings.iter().map(|path| EmbeddingFile::open(path));
         let given = given.collect::<infill_models::Result<Vec<_>>>()?;
-        for file in given.iter().filter(|file| !embeddings::is_named_in(file, prompts)) {
-            self.warnings.push(format!(
-                "no prompt names the embedding {}, which does nothing then; its names are {}",
-                file.path().display(),
-                file.names().join(", ")
-            ));
-        }
         let (found, notes) = embeddings::named_in(prompts, &given, family, models_dir)?;
         self.warnings.extend(notes);
         for file in given.into_iter().chain(found) {

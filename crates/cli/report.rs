@@ -125,13 +125,6 @@ pub(crate) fn warnings(params: &InpaintParams, recipe: &Recipe) -> Vec<String> {
             SCHEDULERS_WITH_ETA.join(" and ")
         ));
     }
-    let negative = params.negative_prompt.is_some() || params.negative_prompt_2.is_some();
-    if negative && recipe.guidance <= 1.0 {
-        warnings.push(format!(
-            "the negative prompt does nothing at a guidance of {}; above 1 it does",
-            recipe.guidance
-        ));
-    }
     warnings
 }
 

@@ -49,11 +49,6 @@ pub fn named_in(
     Ok((found, notes))
 }
 
-/// Whether one of the prompts names the embedding.
-pub fn is_named_in(file: &EmbeddingFile, prompts: &[&str]) -> bool {
-    file.names().iter().any(|name| is_named(name, prompts))
-}
-
 /// Whether a file has vectors for each text encoder of a family.
 fn fits(file: &EmbeddingFile, family: Family) -> bool {
     let needed: &[EmbeddingEncoder] = match family {
@@ -127,6 +122,6 @@ mod tests {
         assert!(read("a broken cup", Family::StableDiffusion).unwrap_err().to_string().contains("broken"));
         let given = [EmbeddingFile::open(&folder.join("ink.safetensors")).unwrap()];
         let (found, _) = named_in(&["ink"], &given, Family::StableDiffusion, Some(models.path())).unwrap();
-        assert!(found.is_empty() && is_named_in(&given[0], &["some ink"]));
+        assert!(found.is_empty());
     }
 }

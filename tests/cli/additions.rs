@@ -205,7 +205,7 @@ fn embeddings_are_read_where_a_prompt_names_them() {
     assert_ne!(painted(&place, &[&folder[..], &["--negative", "moss"]].concat()), without);
     place.write("lichen.safetensors", lora::embedding("emb_params", 32));
     let run = inpaint(&place, &["--embedding", "lichen.safetensors", "--negative", "stone"]).succeeded();
-    assert!(run.stderr.contains("no prompt names the embedding lichen.safetensors"), "{}", run.stderr);
+    assert_eq!(run.stderr, "warning: the embedding lichen does nothing, since no prompt names it\n");
     refuse(&place, &[&folder[..], &["--negative", "a broken cup"]].concat(), &["broken.safetensors"]);
     refuse(&place, &[&folder[..], &["--negative", "wide"]].concat(), &["wide.safetensors", "768", "32"]);
     place.write("old.pt", "x");

@@ -171,6 +171,23 @@ fn flags_without_an_effect_are_told() {
 }
 
 #[test]
+fn warnings_are_told_once_and_before_the_painting() {
+    let place = Place::new();
+    let told = "the negative prompt does nothing at a guidance of 1, only above 1";
+    let flags = ["--steps", "2", "--guidance", "1", "--negative", "fog", "--out", "a.png"];
+    let run =
+        Run::of(&place.inpaint_command().args(flags).env("INFILL_LOG", "info").output().unwrap()).succeeded();
+    let at = |text: &str| run.stderr.find(text).unwrap_or_else(|| panic!("no {text} in {}", run.stderr));
+    assert!(at(told) < at("painting, step 1/"), "{}", run.stderr);
+    assert_eq!(run.stderr.matches("warning: ").count(), 1, "{}", run.stderr);
+
+    let run = place.inpaint(&[&flags[..6], &["--json", "--quiet", "--out", "b.png"]].concat()).succeeded();
+    assert_eq!(run.stderr, "");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["warnings"], serde_json::json!([told]));
+}
+
+#[test]
 fn a_log_is_plain_text_where_there_is_no_terminal() {
     let place = Place::new();
     let run = Run::of(

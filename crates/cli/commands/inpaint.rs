@@ -41,6 +41,7 @@ struct Job {
     output: Output,
     strip: Option<Output>,
     watch: Watch,
+    quiet: bool,
     json: bool,
 }
 
@@ -104,6 +105,7 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
         output,
         strip,
         watch: Watch::start(args.quiet),
+        quiet: args.quiet,
         json: args.json,
     })
 }
@@ -183,6 +185,13 @@ impl Job {
         let mut pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
         pipeline.apply(&self.checkpoint, &self.additions, &mut observer)?;
         let recipe = recipe(&self.request, &pipeline, &self.checkpoint, &self.model, self.added)?;
+        let mut warnings = self.warnings;
+        warnings.extend(report::warnings(self.request.params(), &recipe));
+        warnings.extend(pipeline.warnings(&self.request)?);
+        if !self.quiet {
+            // Before the painting, which may take hours and be stopped for what they say.
+            bar.suspend(|| warnings.iter().for_each(|warning| stderr::line(&format!("warning: {warning}"))));
+        }
 
         let (mut images, mut after) = (Vec::new(), Vec::new());
         let mut failure = None;
@@ -213,9 +222,6 @@ impl Job {
         if let Some(path) = strip.as_ref().filter(|_| !self.json) {
             bar.suspend(|| stdout::line(path))?;
         }
-        let mut warnings = self.warnings;
-        warnings.extend(report::warnings(self.request.params(), &recipe));
-        warnings.extend(pipeline.warnings(&self.request)?);
         Ok(Done { images, strip, recipe, seconds: watch.finish(), warnings })
     }
 }
@@ -300,13 +306,8 @@ fn tell(args: &InpaintArgs, done: Done) -> Result<()> {
     if args.json {
         return stdout::json(&Report { images, strip, recipe, seconds, warnings });
     }
-    if !args.quiet {
-        for warning in &warnings {
-            stderr::line(&format!("warning: {warning}"));
-        }
-        if let (None, Some(first)) = (args.seed, images.first()) {
-            stderr::line(&format!("note: the seed was {}", first.seed));
-        }
+    if let (false, None, Some(first)) = (args.quiet, args.seed, images.first()) {
+        stderr::line(&format!("note: the seed was {}", first.seed));
     }
     Ok(())
 }

@@ -186,3 +186,34 @@ fn what_is_cut_or_does_nothing_is_told() {
     assert_eq!(model.warnings(&prompt("a cat, xl-style")), [""; 0]);
     assert_eq!(model.warnings(&asked("a cat", |p| p.negative_prompt = Some("(XL-style)".into()))), [""; 0]);
 }
+
+#[test]
+fn what_only_guidance_reads_is_told_where_there_is_none() {
+    let at = |scale: Option<f64>, negative: Option<&str>, rescale: f64| {
+        asked("a cat", |p| {
+            p.guidance_scale = scale;
+            p.negative_prompt = negative.map(Into::into);
+            p.guidance_rescale = rescale;
+        })
+    };
+    let model = Model::load("tiny-sd15-inpaint");
+    assert_eq!(model.warnings(&at(None, Some("fog"), 0.5)), [""; 0]);
+    assert_eq!(model.warnings(&at(Some(1.0), None, 0.0)), [""; 0]);
+    assert_eq!(model.warnings(&at(Some(1.0), Some(""), 0.0)), [""; 0]);
+    assert_eq!(
+        model.warnings(&at(Some(1.0), Some("fog"), 0.0)),
+        ["the negative prompt does nothing at a guidance of 1, only above 1"]
+    );
+    assert_eq!(
+        model.warnings(&at(Some(0.5), None, 0.5)),
+        ["the guidance rescale does nothing at a guidance of 0.5, only above 1"]
+    );
+    let distilled = Model::load("tiny-sd15-lcm");
+    assert_eq!(distilled.warnings(&at(None, None, 0.0)), [""; 0]);
+    assert_eq!(
+        distilled.warnings(&at(Some(8.0), Some("fog"), 0.5)),
+        [
+            "the negative prompt and the guidance rescale do nothing with this model, whose UNet reads the guidance as a number"
+        ]
+    );
+}

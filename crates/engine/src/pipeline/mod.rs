@@ -35,7 +35,7 @@ use infill_networks::{DType, Device, Tensor};
 
 use crate::guidance::{Guidance, default_guidance_scale};
 use crate::image::Picture;
-use crate::request::InpaintRequest;
+use crate::request::{InpaintParams, InpaintRequest};
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use crate::{Error, Result};
 
@@ -142,6 +142,15 @@ impl Pipeline {
         default_guidance_scale(self.family)
     }
 
+    /// How this model follows the prompts at what the request says.
+    fn guidance(&self, params: &InpaintParams) -> Result<Guidance> {
+        let scale = params.guidance_scale.unwrap_or_else(|| self.default_guidance_scale());
+        Ok(match self.unet()?.config().time_cond_proj_dim {
+            Some(_) => Guidance::Embedded { scale },
+            None => Guidance::new(scale, params.guidance_rescale),
+        })
+    }
+
     /// The scheduler of this request, with its class.
     ///
     /// # Errors
@@ -172,11 +181,7 @@ impl Pipeline {
         each: &mut dyn FnMut(Painted) -> Result<()>,
     ) -> Result<()> {
         let params = request.params();
-        let scale = params.guidance_scale.unwrap_or_else(|| self.default_guidance_scale());
-        let guidance = match self.unet()?.config().time_cond_proj_dim {
-            Some(_) => Guidance::Embedded { scale },
-            None => Guidance::new(scale, params.guidance_rescale),
-        };
+        let guidance = self.guidance(params)?;
         let config = self.scheduler_config(request)?;
         let options = |seed| StepOptions { eta: params.eta, seed };
         // Refused values are refused before any work.

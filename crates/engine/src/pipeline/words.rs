@@ -4,6 +4,7 @@ use infill_networks::prompt::{Chunks, Limit, Note, Noted, Prompt};
 
 use super::Pipeline;
 use crate::Result;
+use crate::guidance::Guidance;
 use crate::request::{InpaintParams, InpaintRequest, PROMPT_LIMIT, PromptSyntax};
 
 /// The longest quotation in a warning, in characters.
@@ -46,7 +47,8 @@ impl Pipeline {
             .collect()
     }
 
-    /// What a user should know before the run: what is cut off, what is not read as elsewhere, what is never named.
+    /// What a user should know before the run: what is cut off, what is not read as elsewhere, what is never named
+    /// and what is not read at all.
     ///
     /// # Errors
     /// A text that the tokenizer refuses.
@@ -85,6 +87,9 @@ impl Pipeline {
         for (name, _) in self.embedding_names.iter().zip(&named).filter(|(_, named)| !**named) {
             add(format!("the embedding {name} does nothing, since no prompt names it"));
         }
+        if let Some(warning) = self.unguided(params)? {
+            add(warning);
+        }
         if !self.merged.words.is_empty() {
             add(format!(
                 "a concept carries embeddings of its own, which are not read: {}; a prompt that names them is read as text",
@@ -92,6 +97,29 @@ impl Pipeline {
             ));
         }
         Ok(warnings)
+    }
+
+    /// What was asked for and only classifier-free guidance reads, where there is none.
+    fn unguided(&self, params: &InpaintParams) -> Result<Option<String>> {
+        let why = match self.guidance(params)? {
+            Guidance::ClassifierFree { .. } => return Ok(None),
+            Guidance::Off => {
+                let scale = params.guidance_scale.unwrap_or_else(|| self.default_guidance_scale());
+                format!("at a guidance of {scale}, only above 1")
+            }
+            Guidance::Embedded { .. } => {
+                "with this model, whose UNet reads the guidance as a number".to_owned()
+            }
+        };
+        // A second text counts where a second encoder would read it; an empty one asks for nothing.
+        let texts = negative(params);
+        let negative = self.text_encoders.iter().zip(&texts).any(|(_, text)| !text.trim().is_empty());
+        Ok(match (negative, params.guidance_rescale > 0.0) {
+            (true, true) => Some(format!("the negative prompt and the guidance rescale do nothing {why}")),
+            (true, false) => Some(format!("the negative prompt does nothing {why}")),
+            (false, true) => Some(format!("the guidance rescale does nothing {why}")),
+            (false, false) => None,
+        })
     }
 }
 
