@@ -249,6 +249,7 @@ impl InpaintRequest {
             }
             _ => Plan::whole(size, params.width, params.height)?,
         };
+        check_reference_masks(&params.image_prompts, &plan)?;
         Ok(Self { params, plan, steps_after_strength })
     }
 
@@ -350,6 +351,23 @@ fn check_mask(params: &InpaintParams) -> Result<()> {
     Ok(())
 }
 
+/// A mask whose white is all cropped or resized away would leave its picture without effect.
+fn check_reference_masks(prompts: &[ImagePrompt], plan: &Plan) -> Result<()> {
+    for (adapter, prompt) in prompts.iter().enumerate() {
+        for (picture, reference) in prompt.references.iter().enumerate() {
+            if reference.mask.as_ref().is_some_and(|mask| mask.to_work(plan).is_empty()) {
+                let (adapter, picture, crop) = (adapter + 1, picture + 1, plan.crop);
+                let value =
+                    format!("black in all that is worked on, at picture {picture} of adapter {adapter}");
+                let part = format!("{}x{} pixels from x {}, y {}", crop.width, crop.height, crop.x, crop.y);
+                let allowed = format!("a mask with white within the {part}");
+                return Err(refused("reference mask", value, allowed));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn refused(field: &'static str, value: impl Display, allowed: impl Into<String>) -> Error {
     Error::Refused { field, value: format!("{value}"), allowed: allowed.into() }
 }
@@ -367,6 +385,7 @@ mod tests {
     use image::{GrayImage, Luma, RgbImage};
 
     use super::*;
+    use crate::image_prompt::{AdapterBlocks, Reference};
 
     fn request(steps: usize, strength: f64, denoising_start: Option<f64>) -> Result<InpaintRequest> {
         let image = Picture::from_rgb8(RgbImage::new(64, 64));
@@ -407,6 +426,34 @@ mod tests {
         assert_eq!(error, "prompt is 10001 characters long; allowed: up to 10000");
         let many = format!("{}a", "(".repeat(9_999));
         assert!(with(&many, "", weighted).unwrap_err().starts_with("prompt is weighted by "));
+    }
+
+    #[test]
+    fn a_reference_mask_that_the_crop_leaves_black_is_refused() {
+        let corner = |right: bool| {
+            let white = |x: u32, y: u32| if (x >= 192) == right && y < 64 { 255 } else { 0 };
+            Mask::from_luma8(GrayImage::from_fn(256, 256, |x, y| Luma([white(x, y)])))
+        };
+        let reference = |right| {
+            let picture = Picture::from_rgb8(RgbImage::new(8, 8));
+            Reference { picture, scale: 1.0, mask: Some(corner(right)) }
+        };
+        let with = |right, padding_mask_crop| {
+            let references = vec![reference(true), reference(right)];
+            let image = Picture::from_rgb8(RgbImage::new(256, 256));
+            let mut params = InpaintParams::new(image, corner(true), "a cat");
+            params.image_prompts = vec![ImagePrompt { references, blocks: AdapterBlocks::All }];
+            params.padding_mask_crop = padding_mask_crop;
+            (params.width, params.height) = (Some(64), Some(64));
+            InpaintRequest::new(params).map(|_| ())
+        };
+        with(false, None).unwrap();
+        with(true, Some(0)).unwrap();
+        assert_eq!(
+            with(false, Some(0)).unwrap_err().to_string(),
+            "reference mask is black in all that is worked on, at picture 2 of adapter 1; \
+             allowed: a mask with white within the 64x64 pixels from x 192, y 0"
+        );
     }
 
     #[test]

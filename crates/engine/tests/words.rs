@@ -157,6 +157,28 @@ fn embeddings_of_other_models_are_refused_by_name() {
 }
 
 #[test]
+fn embeddings_that_are_no_numbers_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("odd.safetensors");
+    let mut model = Model::load("tiny-sd15-inpaint");
+    for (value, refused) in [(f32::NAN, true), (f32::INFINITY, true), (1e6, false)] {
+        let vectors = Tensor::full(value, (1, 32), &Device::Cpu).unwrap();
+        candle_core::safetensors::save(&[("emb_params", vectors)].into(), &path).unwrap();
+        let outcome = model.apply(vec![EmbeddingFile::open(&path).unwrap()]);
+        assert_eq!(outcome.is_err(), refused, "{value}: {outcome:?}");
+        if let Err(error) = outcome {
+            let error = error.to_string();
+            assert!(error.contains("odd.safetensors") && error.contains("tensor emb_params"), "{error}");
+        }
+    }
+    // Half precision ends at 65504.
+    let options = LoadOptions { device: Device::Cpu, dtype: DType::F16 };
+    model.pipeline = Pipeline::load(&model.checkpoint, &options, &mut Observer::silent()).unwrap();
+    let error = model.apply(vec![EmbeddingFile::open(&path).unwrap()]).unwrap_err().to_string();
+    assert!(error.contains("odd.safetensors") && error.contains("too large for the format f16"), "{error}");
+}
+
+#[test]
 fn what_is_cut_or_does_nothing_is_told() {
     let mut model = Model::load("tiny-sdxl-inpaint");
     let long = format!("{}a (lake:1.2) far away", "tiger, ".repeat(60));

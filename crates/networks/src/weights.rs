@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::safetensors::{Load, MmapedSafetensors};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::lora::{self, Changes};
 use crate::{Error, Result};
@@ -21,6 +21,7 @@ pub struct Weights {
     root: Arc<Root>,
     /// Ends in a dot unless it is empty.
     prefix: String,
+    finite: bool,
 }
 
 struct Root {
@@ -95,7 +96,7 @@ impl Weights {
             changes: Changes::default(),
             ledger: Mutex::default(),
         };
-        Ok(Self { root: Arc::new(root), prefix: String::new() })
+        Ok(Self { root: Arc::new(root), prefix: String::new(), finite: false })
     }
 
     /// The same weights with `changes` made to them as they are read: in f32, before the conversion.
@@ -115,6 +116,12 @@ impl Weights {
         Ok(self)
     }
 
+    /// The same weights, of which a tensor is refused that does not hold finite numbers in the network's format: for
+    /// small files of whatever origin, whose fault would else show as a picture of nothing.
+    pub fn finite(self) -> Self {
+        Self { finite: true, ..self }
+    }
+
     /// The canonical name and the stored shape of every tensor.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let shape = |entry: &Entry| self.root.files[entry.file].shape(&entry.stored_name);
@@ -124,7 +131,7 @@ impl Weights {
 
     /// The view below `segment`: `w.sub("down_blocks").sub(0)`.
     pub fn sub(&self, segment: impl Display) -> Self {
-        Self { root: self.root.clone(), prefix: format!("{}{segment}.", self.prefix) }
+        Self { root: self.root.clone(), prefix: format!("{}{segment}.", self.prefix), finite: self.finite }
     }
 
     /// The tensor `name` of exactly `shape`, in the network's number format and on its device.
@@ -134,7 +141,7 @@ impl Weights {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when the stored numbers can't be read or converted.
+    /// [`Error::File`] when the stored numbers can't be read or converted, or are not [finite](Self::finite) though asked to.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let root = &*self.root;
         let name = format!("{}{name}", self.prefix);
@@ -161,6 +168,11 @@ impl Weights {
             [] => stored.to_dtype(root.dtype).map_err(read)?,
             changes => merged(&name, &stored, changes, root.dtype)?,
         };
+        if self.finite && !is_finite(&tensor) {
+            let (name, dtype) = (&entry.stored_name, root.dtype.as_str());
+            let reason = format!("tensor {name} holds what is no number or too large for the format {dtype}");
+            return Err(file.error(reason));
+        }
         Ok(tensor.to_device(&root.device)?)
     }
 
@@ -356,6 +368,17 @@ fn cause(error: &candle_core::Error) -> String {
     }
 }
 
+/// Whether a tensor on the host holds neither infinities nor what is no number.
+fn is_finite(tensor: &Tensor) -> bool {
+    match &*tensor.storage_and_layout().0 {
+        Storage::Cpu(CpuStorage::F16(values)) => values.iter().all(|value| value.is_finite()),
+        Storage::Cpu(CpuStorage::BF16(values)) => values.iter().all(|value| value.is_finite()),
+        Storage::Cpu(CpuStorage::F32(values)) => values.iter().all(|value| value.is_finite()),
+        Storage::Cpu(CpuStorage::F64(values)) => values.iter().all(|value| value.is_finite()),
+        _ => true, // Whole numbers.
+    }
+}
+
 fn is_pointwise_convolution(stored: &[usize], wanted: &[usize]) -> bool {
     matches!((stored, wanted), ([o, i, 1, 1], [wanted_o, wanted_i]) if o == wanted_o && i == wanted_i)
 }
@@ -448,6 +471,30 @@ mod tests {
             }
         }
         assert!(matches!(open(&[dir.path().join("none")], str::to_owned), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn what_is_no_number_in_the_format_is_named_where_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        for (value, half, bfloat, single) in
+            [(6e4, true, true, true), (-1e6, false, true, true), (f32::NAN, false, false, false)]
+        {
+            let values = Tensor::new(&[0.0, value], &Device::Cpu).unwrap();
+            let files = [write(dir.path(), "w.safetensors", &[("a.q", values)])];
+            for (dtype, fits) in [(DType::F16, half), (DType::BF16, bfloat), (DType::F32, single)] {
+                let w = Weights::open("adapter", &files, str::to_owned, dtype, &Device::Cpu).unwrap();
+                w.sub("a").get("q", &[2]).unwrap();
+                match w.finite().sub("a").get("q", &[2]) {
+                    Ok(_) => assert!(fits, "{value} in {dtype:?}"),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(!fits, "{value} in {dtype:?}: {error}");
+                        assert!(error.contains("w.safetensors") && error.contains("tensor a.q"), "{error}");
+                        assert!(error.contains(dtype.as_str()), "{error}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Pipeline {
                     vectors: part.vectors() as u32,
                 });
                 next += part.vectors();
-                added.vectors.push(read(file, part)?);
+                added.vectors.push(read(file, part, self.dtype)?);
             }
             all.push(added);
         }
@@ -101,10 +101,10 @@ fn part_for<'a>(
     Ok(part)
 }
 
-/// `(vectors, width)` in f32, on the host.
-fn read(file: &EmbeddingFile, part: &EmbeddingPart) -> Result<Tensor> {
-    let weights =
-        Weights::open("embedding", &[file.path().to_owned()], str::to_owned, DType::F32, &Device::Cpu)?;
+/// `(vectors, width)` in the format of the run, on the host.
+fn read(file: &EmbeddingFile, part: &EmbeddingPart, dtype: DType) -> Result<Tensor> {
+    let files = [file.path().to_owned()];
+    let weights = Weights::open("embedding", &files, str::to_owned, dtype, &Device::Cpu)?.finite();
     for other in file.parts() {
         weights.ignore(&other.tensor);
     }

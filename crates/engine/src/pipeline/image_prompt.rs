@@ -70,7 +70,8 @@ impl Pipeline {
         let path = source.file.path();
         // Several may be loaded: errors name the file.
         let name = path.file_name().map_or_else(|| "ip_adapter".into(), |name| name.to_string_lossy());
-        let weights = Weights::open(&name, &[path.to_owned()], str::to_owned, self.dtype, &self.device)?;
+        let weights =
+            Weights::open(&name, &[path.to_owned()], str::to_owned, self.dtype, &self.device)?.finite();
         let network = IpAdapter::new(&weights, &self.unet()?.cross_attentions())?;
         weights.finish()?;
         Ok(network)

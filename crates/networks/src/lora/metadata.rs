@@ -111,6 +111,8 @@ fn check(key: &str, value: &Value) -> Result<(), String> {
     let name = name.or_else(|| key.strip_prefix("unet.")).unwrap_or(key);
     let refuse = |allowed: &str| Err(format!("has {key} = {value} in its {ADAPTER}; read: {allowed}"));
     match name {
+        "lora_alpha" if !value.is_number() && !value.is_null() => refuse("a number"),
+        "use_rslora" if !value.is_boolean() && !value.is_null() => refuse("true, false"),
         "fan_in_fan_out" if value == &Value::Bool(true) => refuse("false"),
         "peft_type" if value != "LORA" => refuse("LORA"),
         // These change the model's own weights before training begins.
@@ -129,11 +131,47 @@ fn check(key: &str, value: &Value) -> Result<(), String> {
                     .enumerate()
                     .all(|(at, c)| c.is_alphanumeric() || "._".contains(c) || at == 0 && c == '^')
             };
-            match value.as_object().is_none_or(|patterns| patterns.keys().all(plain)) {
-                true => Ok(()),
-                false => refuse("names of modules"),
+            match value {
+                Value::Null => Ok(()),
+                Value::Object(patterns) if !patterns.values().all(Value::is_number) => {
+                    refuse("a number for each name of a module")
+                }
+                Value::Object(patterns) if patterns.keys().all(plain) => Ok(()),
+                _ => refuse("names of modules"),
             }
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(adapter: &str) -> Result<(), String> {
+        Metadata::parse(&BTreeMap::from([(ADAPTER.to_owned(), adapter.to_owned())])).map(|_| ())
+    }
+
+    #[test]
+    fn values_of_another_type_are_refused_with_their_key() {
+        for (key, value, allowed) in [
+            ("unet.lora_alpha", r#""8""#, "a number"),
+            ("lora_alpha", "[8]", "a number"),
+            ("text_encoder.use_rslora", r#""true""#, "true, false"),
+            ("unet.use_rslora", "1", "true, false"),
+            ("unet.alpha_pattern", "[]", "names of modules"),
+            ("unet.alpha_pattern", r#"{"to_q.*": 8}"#, "names of modules"),
+            ("text_encoder_2.alpha_pattern", r#"{"to_q": "8"}"#, "a number for each"),
+        ] {
+            let error = parse(&format!("{{\"{key}\": {value}}}")).err().unwrap_or_default();
+            assert!(error.contains(key) && error.contains(&format!("read: {allowed}")), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_of_their_type_and_none_are_read() {
+        let typed = r#"{"unet.lora_alpha": 4.5, "use_rslora": false, "unet.alpha_pattern": {"^a.to_q": 8}}"#;
+        assert_eq!(parse(typed), Ok(()));
+        assert_eq!(parse(r#"{"unet.lora_alpha": null, "use_rslora": null, "alpha_pattern": null}"#), Ok(()));
     }
 }
