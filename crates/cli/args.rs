@@ -28,8 +28,8 @@ model, models, device, dtype, noise-rule). INFILL_LOG=info logs each stage.";
 
 const SERVE_NOTES: &str = "\
 Settings that are not typed are taken from the environment (INFILL_MODELS, INFILL_DEVICE, INFILL_DTYPE, \
-INFILL_STORE), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: models, device, \
-dtype, store, allow-dir).";
+INFILL_STORE, INFILL_TOKEN), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
+models, device, dtype, store, allow-dir).";
 
 const NOISE_NOTES: &str = "\
 The fingerprint is the SHA-256 of the values, widened to f32, as little-endian bytes in row-major order.";
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Print a fingerprint of the noise that a seed gives, to compare engines.
     Noise(NoiseArgs),
-    /// Serve the tools over MCP on standard input and output.
+    /// Serve the tools over MCP, on standard input and output or over HTTP.
     Serve(ServeArgs),
     /// List, show or fetch models.
     Models(ModelsArgs),
@@ -238,6 +238,19 @@ pub(crate) struct NoiseArgs {
 #[derive(Debug, Args)]
 #[command(after_help = format!("{SERVE_NOTES}\n\n{EXIT_CODES}"))]
 pub(crate) struct ServeArgs {
+    /// Serve over HTTP, with a page for people at /, on IP:PORT or a bare port of this machine; port 0 takes a free
+    /// one [default: standard input and output]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
+    /// File with the token that clients must show (or INFILL_TOKEN); needed where other machines reach the address
+    #[arg(long, value_name = "FILE", requires = "http")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Further host name under which clients reach the server, as behind a proxy; may be repeated
+    #[arg(long = "allow-host", value_name = "NAME", requires = "http")]
+    pub(crate) allow_hosts: Vec<String>,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
     /// Folder whose files the tools may read as file:// links; may be repeated [default: none]
     #[arg(long = "allow-dir", value_name = "DIR")]
     pub(crate) allow_dirs: Vec<PathBuf>,
@@ -246,6 +259,13 @@ pub(crate) struct ServeArgs {
     pub(crate) store: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

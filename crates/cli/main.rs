@@ -34,7 +34,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, LogFormat};
 use crate::failure::{Failure, Result};
 use crate::settings::Settings;
 
@@ -81,10 +81,15 @@ fn usage(error: &clap::Error) -> Result<()> {
     }
 }
 
-/// Logs go to standard error, as much as `INFILL_LOG` asks for; a server tells of warnings by itself.
+/// Logs go to standard error, as much as `INFILL_LOG` asks for; a server tells of warnings by itself, and over HTTP of
+/// each request.
 fn log_to_stderr(command: &Command) -> Result<()> {
     // What a client did wrong is an answer to that client.
-    let default = if matches!(command, Command::Serve(_)) { "warn,rmcp=error" } else { "off" };
+    let (default, format) = match command {
+        Command::Serve(args) if args.http.is_some() => ("warn,infill_mcp=info,rmcp=off", args.log_format),
+        Command::Serve(args) => ("warn,rmcp=error", args.log_format),
+        _ => ("off", LogFormat::Text),
+    };
     let directives = std::env::var("INFILL_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(&directives).map_err(|_| {
         Failure::value(
@@ -94,6 +99,11 @@ fn log_to_stderr(command: &Command) -> Result<()> {
         )
     })?;
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }

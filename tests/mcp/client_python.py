@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Tries `infill serve` as a host would, with the official Python client of MCP over stdio.
+"""Tries `infill serve` as a host would, with the official Python client of MCP over stdio and over HTTP.
 
     client_python.py INFILL
 
 Lists the tools and compares their schemas with the reference's, runs the first with a data URL and with a file URL, the
 second with references from data URLs, a file URL and assets, with and without the 2026-07-28 protocol, looks at the
 pictures, the progress and the structure, then tries bad arguments, a dry run, a cancelled run and a result as the next
-picture. Prints one line per check; the first that fails ends it.
+picture; then the first tool over HTTP. Prints one line per check; the first that fails ends it.
 """
 import asyncio
 import base64
@@ -185,7 +185,36 @@ async def main(infill):
             after = await asyncio.wait_for(
                 client.call_tool(TOOL, arguments(image=asset, mask=MASK.as_uri())), timeout=60)
             check("a cancelled run makes room for the next", not after.is_error, after)
+        await over_http(infill, store)
     print("all checks passed")
+
+
+async def over_http(infill, store):
+    process = await asyncio.create_subprocess_exec(
+        infill, "serve", "--http", "127.0.0.1:0", "--store", store, "--allow-dir", str(FIXTURES),
+        "--models", str(FIXTURES / "models"), "--device", "cpu", stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "INFILL_LOG": "off"})
+    url = (await process.stderr.readline()).decode().split()[2].rstrip(",")
+    for mode in ["legacy", "2026-07-28"]:
+        async with Client(url, mode=mode) as client:
+            tool = next(tool for tool in (await client.list_tools()).tools if tool.name == TOOL)
+            await session(client, tool, f"HTTP, {mode}")
+            started = asyncio.Event()
+
+            async def begun(*_):
+                started.set()
+
+            slow = asyncio.create_task(client.call_tool(
+                TOOL, arguments(image=IMAGE.as_uri(), mask=MASK.as_uri(), numInferenceSteps=150, numSamples=128, strength=1),
+                progress_callback=begun))
+            await started.wait()
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+            after = await asyncio.wait_for(
+                client.call_tool(TOOL, arguments(image=IMAGE.as_uri(), mask=MASK.as_uri())), timeout=60)
+            check(f"HTTP, {mode}: a cancelled run makes room for the next", not after.is_error, after)
+    process.terminate()
+    check("HTTP: the server ends when asked to", await asyncio.wait_for(process.wait(), timeout=20) == 0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// Long enough for any answer on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The first tool.
 pub(crate) const TOOL: &str = "post-inpaint-inferences";
@@ -151,6 +151,11 @@ impl Server {
         let answer = self.request("tools/call", &json!({"name": name, "arguments": arguments}));
         assert!(answer.get("result").is_some(), "{answer}");
         answer["result"].clone()
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Closes stdin and waits for the end.

@@ -1,7 +1,9 @@
 //! `infill serve` as a host uses it, over real pipes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod client;
 mod harness;
+mod http;
 #[path = "../shared/lora.rs"]
 mod lora;
 mod references;

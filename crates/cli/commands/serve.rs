@@ -1,20 +1,18 @@
-//! `infill serve`: the tools over MCP on standard input and output.
+//! `infill serve`: the tools over MCP, on standard input and output or over HTTP.
 
+use std::env;
 use std::io::IsTerminal;
 
-use infill_mcp::{ServeOptions, serve_stdio};
+use infill_mcp::{HttpOptions, ServeOptions, serve_http, serve_stdio};
 
 use crate::args::ServeArgs;
 use crate::failure::{Failure, Result};
 use crate::settings::Settings;
 use crate::stderr;
 
+const TOKEN: &str = "INFILL_TOKEN";
+
 pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
-    if std::io::stdin().is_terminal() {
-        stderr::line(
-            "note: this speaks MCP on standard input and output and is started by an MCP host; Ctrl-D ends it",
-        );
-    }
     let options = ServeOptions {
         store_dir: settings.store_dir(args.store.as_deref())?,
         allow_dirs: settings.allow_dirs(&args.allow_dirs)?,
@@ -22,10 +20,41 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         device: settings.device(args.device.device.as_deref())?,
         dtype: settings.dtype(args.device.dtype.as_deref())?,
     };
-    serve_stdio(&options).map_err(|error| match error {
-        infill_mcp::Error::Folder { .. } => Failure::Refused(error.to_string()),
+    let Some(address) = &args.http else {
+        if std::io::stdin().is_terminal() {
+            stderr::line(
+                "note: this speaks MCP on standard input and output and is started by an MCP host; Ctrl-D ends it",
+            );
+        }
+        return serve_stdio(&options).map_err(failure);
+    };
+    let http = HttpOptions::new(address, token(args)?.as_deref(), &args.allow_hosts).map_err(failure)?;
+    let listening = |address| {
+        stderr::line(&format!(
+            "listening on http://{address}/mcp, with a page for people at http://{address}/"
+        ));
+    };
+    serve_http(&options, &http, listening).map_err(failure)
+}
+
+/// What clients must show, from the file or else the environment; never from the command line, which everybody sees.
+fn token(args: &ServeArgs) -> Result<Option<String>> {
+    let Some(path) = &args.token_file else {
+        return Ok(env::var(TOKEN).ok().filter(|token| !token.is_empty()));
+    };
+    let read = std::fs::read_to_string(path).map_err(|e| {
+        Failure::value("--token-file", format!("{} ({e})", path.display()), "a file that can be read")
+    })?;
+    Ok(Some(read))
+}
+
+fn failure(error: infill_mcp::Error) -> Failure {
+    match error {
+        infill_mcp::Error::Folder { .. } | infill_mcp::Error::Refused { .. } => {
+            Failure::Refused(error.to_string())
+        }
         infill_mcp::Error::Store(error) => Failure::Refused(format!("the store can't be opened: {error}")),
         infill_mcp::Error::Engine(error) => error.into(),
         other => Failure::Failed(other.to_string()),
-    })
+    }
 }

@@ -16,6 +16,24 @@ pub enum Error {
         /// Why it can't be used, in words.
         reason: String,
     },
+    /// An option that can't be used.
+    #[error("{field} is {value}; allowed: {allowed}")]
+    Refused {
+        /// The option.
+        field: &'static str,
+        /// Its value, in words where it is a secret.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The address can't be listened on.
+    #[error("{address} can't be listened on: {reason}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why, in the system's words.
+        reason: std::io::Error,
+    },
     /// The runtime or the standard streams.
     #[error("the server can't run: {0}")]
     Runtime(#[from] std::io::Error),

@@ -1,4 +1,4 @@
-//! The MCP server of infill: the reference's tools over the engine, spoken on stdin and stdout.
+//! The MCP server of infill: the reference's tools over the engine, spoken on stdin and stdout or over HTTP.
 //!
 //! # Architecture invariant
 //!
@@ -10,6 +10,7 @@ mod clock;
 mod envelope;
 mod error;
 mod holdings;
+mod http;
 mod inference;
 mod options;
 mod pictures;
@@ -23,6 +24,7 @@ mod stdio;
 mod studio;
 mod tools;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,7 @@ use stdio::LineTransport;
 use studio::Studio;
 
 pub use error::{Error, Result};
+pub use http::{HttpOptions, serve_http};
 pub use options::ServeOptions;
 
 /// How long the runs of a session that ended may take to stop, at their next step.
@@ -50,7 +53,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
     // Nothing is ever sent: the channel closes with the input.
     let (input_open, input_ended) = watch::channel(());
-    let server = Server::new(Studio::open(options)?, tools::all()?, input_ended);
+    let server = Server::new(Arc::new(Studio::open(options)?), tools::all()?, input_ended);
     let running = server.running();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {

@@ -30,18 +30,19 @@ run may take minutes on a CPU: ask for progress, and begin with numSamples 1.";
 /// Requests that this server answers: parameters that it can't read are not an unknown method.
 const METHODS: [&str; 4] = ["initialize", "ping", "tools/list", "tools/call"];
 
-/// One client's server.
+/// One client's server; clones share all of it.
+#[derive(Clone)]
 pub(crate) struct Server {
     studio: Arc<Studio>,
     tools: Vec<Tool>,
     running: Arc<AtomicUsize>,
-    /// Closes with the input.
+    /// Closes with the input, or when the server ends.
     input: watch::Receiver<()>,
 }
 
 impl Server {
-    pub(crate) fn new(studio: Studio, tools: Vec<Tool>, input: watch::Receiver<()>) -> Self {
-        Self { studio: Arc::new(studio), tools, running: Arc::default(), input }
+    pub(crate) fn new(studio: Arc<Studio>, tools: Vec<Tool>, input: watch::Receiver<()>) -> Self {
+        Self { studio, tools, running: Arc::default(), input }
     }
 
     /// What a model is told before it calls anything.

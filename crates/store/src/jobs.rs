@@ -89,6 +89,17 @@ pub struct Job {
     pub updated_at: i64,
 }
 
+/// What the jobs of a store come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statistics {
+    /// How many jobs there are of each status.
+    pub jobs: [(JobStatus, u32); 7],
+    /// Pictures that jobs made.
+    pub pictures: u32,
+    /// From beginning to end, of all jobs that are over; waiting in the queue does not count.
+    pub seconds: f64,
+}
+
 impl Store {
     /// Writes the row of a new job, queued and owned by this process.
     ///
@@ -188,6 +199,35 @@ impl Store {
     /// A database that refuses.
     pub fn jobs(&self) -> Result<Vec<Job>> {
         self.jobs_where("1 = 1")
+    }
+
+    /// How many jobs there are of each status, what they made and how long they took.
+    ///
+    /// # Errors
+    /// A database that refuses.
+    pub fn statistics(&self) -> Result<Statistics> {
+        let connection = self.connection();
+        let mut query =
+            connection.prepare_cached("SELECT status, count(*) AS jobs FROM jobs GROUP BY status")?;
+        let counted =
+            query.query_map([], |row| Ok((read_status(row, "status")?, row.get::<_, u32>("jobs")?)))?;
+        let counted: Vec<_> = counted.collect::<rusqlite::Result<_>>()?;
+        let jobs = JobStatus::ALL.map(|status| {
+            let found = counted.iter().find(|(counted, _)| *counted == status);
+            (status, found.map_or(0, |(_, jobs)| *jobs))
+        });
+        let pictures = connection.query_row("SELECT count(*) FROM job_assets", [], |row| row.get(0))?;
+        // A job is at work from its first status after the queue on; one that was queued again began again.
+        let milliseconds: i64 = connection.query_row(
+            "SELECT coalesce(sum(jobs.updated_at - began.at), 0) FROM jobs JOIN (
+                 SELECT job, min(at) AS at FROM job_history
+                 WHERE status NOT IN ('queued', 'success', 'failure', 'canceled') GROUP BY job
+             ) AS began ON began.job = jobs.id
+             WHERE jobs.status IN ('success', 'failure', 'canceled')",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(Statistics { jobs, pictures, seconds: milliseconds as f64 / 1000.0 })
     }
 
     /// The queued jobs that no living process owns, oldest first: what crashes interrupted.
@@ -379,6 +419,35 @@ mod tests {
         assert_eq!(abandoned[0].input, "{\"prompt\":\"left\"}");
         assert_eq!(store.job(&running).unwrap().status, JobStatus::InProgress);
         assert_eq!(store.job(&done).unwrap().status, JobStatus::Success);
+    }
+
+    #[test]
+    fn statistics_count_what_was_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let none = store.statistics().unwrap();
+        assert!(none.jobs.iter().all(|(_, jobs)| *jobs == 0));
+        assert_eq!((none.jobs.len(), none.pictures, none.seconds), (JobStatus::ALL.len(), 0, 0.0));
+
+        let done = store.create_job("inference", "{}").unwrap();
+        store.set_job_status(&done, JobStatus::WarmingUp).unwrap();
+        store.set_job_status(&done, JobStatus::InProgress).unwrap();
+        store.finish_job(&done, &[AssetId::of(b"1"), AssetId::of(b"2")]).unwrap();
+        let stopped = store.create_job("inference", "{}").unwrap();
+        store.cancel_job(&stopped).unwrap();
+        store.create_job("inference", "{}").unwrap();
+        let move_to = |table: &str, column: &str, at: i64, of: &str| {
+            let sql = format!("UPDATE {table} SET {column} = {at} WHERE {of}");
+            store.connection().execute(&sql, []).unwrap();
+        };
+        move_to("job_history", "at", 1000, "status = 'queued'");
+        move_to("job_history", "at", 3000, "status = 'warming-up'");
+        move_to("job_history", "at", 4000, "status = 'in-progress'");
+        move_to("jobs", "updated_at", 7500, "status = 'success'");
+        let statistics = store.statistics().unwrap();
+        let count = |status| statistics.jobs.iter().find(|(found, _)| *found == status).unwrap().1;
+        assert_eq!([JobStatus::Queued, JobStatus::Success, JobStatus::Canceled].map(count), [1, 1, 1]);
+        assert_eq!((statistics.pictures, statistics.seconds), (2, 4.5));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use rusqlite::Connection;
 pub use assets::{Asset, AssetMeta};
 pub use error::{Error, Result};
 pub use id::{AssetId, JobId};
-pub use jobs::{Job, JobStatus};
+pub use jobs::{Job, JobStatus, Statistics};
 
 use blobs::Blobs;
 use instance::Instance;

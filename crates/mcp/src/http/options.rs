@@ -1,0 +1,102 @@
+//! Where the server listens, and to whom.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::{Error, Result};
+
+/// A token is guessed at: shorter ones are found.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Where the server listens, and to whom. An address that other machines reach always comes with a token.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    pub(super) bind: SocketAddr,
+    pub(super) token: Option<String>,
+    pub(super) names: Vec<String>,
+}
+
+impl HttpOptions {
+    /// `bind` is `IP:PORT`, `localhost:PORT` or a bare port; port 0 takes a free one. `token` is what every client must
+    /// show; `names` are further host names under which clients reach the server, as behind a proxy.
+    ///
+    /// # Errors
+    /// An address that is none, a token that is too short or no header can carry, or an address that other machines
+    /// reach without a token.
+    pub fn new(bind: &str, token: Option<&str>, names: &[String]) -> Result<Self> {
+        let address = match (bind.parse::<u16>(), bind.strip_prefix("localhost:").map(str::parse::<u16>)) {
+            (Ok(port), _) | (_, Some(Ok(port))) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            _ => bind.parse().ok(),
+        };
+        let refused =
+            |field: &'static str, value: String, allowed: String| Error::Refused { field, value, allowed };
+        let Some(address) = address else {
+            let allowed =
+                "an address and a port, as 127.0.0.1:8765, or a port alone; port 0 takes a free one";
+            return Err(refused("--http", format!("{bind:?}"), allowed.into()));
+        };
+        let token = token.map(str::trim).map(str::to_owned);
+        if let Some(token) = &token {
+            let visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+            if token.len() < SHORTEST_TOKEN || !visible {
+                let value = format!(
+                    "{} characters{}",
+                    token.len(),
+                    if visible { "" } else { ", not all visible ASCII" }
+                );
+                let allowed = format!("at least {SHORTEST_TOKEN} visible ASCII characters without a space");
+                return Err(refused("the token", value, allowed));
+            }
+        } else if !address.ip().to_canonical().is_loopback() {
+            let value = format!("{address}, which other machines can reach");
+            let allowed = "a loopback address, as 127.0.0.1:8765, or any with a token (--token-file FILE or INFILL_TOKEN)";
+            return Err(refused("--http", value, allowed.into()));
+        }
+        Ok(Self { bind: address, token, names: names.to_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    #[test]
+    fn an_address_is_read() {
+        for (text, address) in [
+            ("8765", "127.0.0.1:8765"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(HttpOptions::new(text, None, &[]).unwrap().bind, address.parse().unwrap(), "{text}");
+        }
+        for text in ["", "localhost", "127.0.0.1", "example.com:80", "127.0.0.1:70000", "::1"] {
+            let sentence = HttpOptions::new(text, Some(TOKEN), &[]).unwrap_err().to_string();
+            assert!(sentence.starts_with("--http is ") && sentence.contains("; allowed: "), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn other_machines_need_a_token() {
+        for text in ["0.0.0.0:80", "[::]:80", "192.168.0.7:80", "[::ffff:192.168.0.7]:80"] {
+            let sentence = HttpOptions::new(text, None, &[]).unwrap_err().to_string();
+            assert!(sentence.contains("which other machines can reach"), "{sentence}");
+            assert!(HttpOptions::new(text, Some(TOKEN), &[]).is_ok(), "{text}");
+        }
+        assert!(HttpOptions::new("[::ffff:127.0.0.1]:80", None, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_long_and_fits_a_header() {
+        assert_eq!(
+            HttpOptions::new("80", Some("0123456789abcdef\n"), &[]).unwrap().token.as_deref(),
+            Some(TOKEN)
+        );
+        for token in ["", "short", "0123456789 abcdef", "0123456789abcdé0"] {
+            let sentence = HttpOptions::new("80", Some(token), &[]).unwrap_err().to_string();
+            assert!(sentence.starts_with("the token is ") && !sentence.contains("0123"), "{sentence}");
+        }
+    }
+}
