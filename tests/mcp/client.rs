@@ -118,14 +118,13 @@ impl Http {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
-        let address = loop {
-            let mut line = String::new();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "the server ended: {}", log.lock().unwrap());
-            log.lock().unwrap().push_str(&line);
-            if let Some(rest) = line.strip_prefix("listening on http://") {
-                break rest.split('/').next().unwrap().parse().unwrap();
-            }
-        };
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        // The first line, whatever is logged.
+        let rest =
+            line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("the server says {line:?}"));
+        let address = rest.split('/').next().unwrap().parse().unwrap();
+        log.lock().unwrap().push_str(&line);
         let kept = log.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {

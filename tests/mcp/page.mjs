@@ -153,7 +153,8 @@ async function withTheMouse(browser, address) {
   const path = await (await saved).path();
   check("a result is saved whole", statSync(path).size > 10_000);
   await page.locator("#gallery .acts button", { hasText: "Edit" }).first().click();
-  check("a result is the next picture", (await page.isVisible("#easel")) && (await painted(page)) === 0);
+  await page.waitForSelector("#easel:visible");
+  check("a result is the next picture", (await painted(page)) === 0);
   await page.locator("#gallery .acts button", { hasText: "Seed" }).last().click();
   check("a seed is taken again", (await page.inputValue("#seed")) === "0");
 

@@ -96,8 +96,8 @@ async fn serve(
     let guard = Guard::new(bound, &http.names, http.token.clone());
     let site = Arc::new(Site::new(guard, studio, mcp, sessions, running.clone()));
 
-    tracing::info!(%bound, token = http.token.is_some(), "listening");
     on_listening(bound);
+    tracing::info!(%bound, token = http.token.is_some(), "listening");
     let graceful = GracefulShutdown::new();
     tokio::select! {
         () = accept(&listener, &site, &graceful) => {}
