@@ -1,6 +1,8 @@
 //! Concepts come and go: what is merged, what is read again, and that nothing stays behind.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use infill_engine::{Error, InpaintParams, InpaintRequest, Pipeline, Result};
 use infill_models::Checkpoint;
 use infill_models::lora::LoraFile;
 use infill_networks::{DType, Device, Tensor};
+
+use common::copy;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
@@ -174,19 +178,6 @@ fn a_failed_way_back_is_made_up_for() {
     std::fs::rename(&away, &weights).unwrap();
     assert_eq!(it.apply(Vec::new()).unwrap(), ["text_encoder", "text_encoder_2", "unet"]);
     assert_eq!(it.paint(), plain);
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

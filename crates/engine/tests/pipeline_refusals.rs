@@ -1,6 +1,8 @@
 //! What only a loaded model can refuse: one sentence that names the value, before anything is painted.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma, RgbImage};
@@ -12,6 +14,8 @@ use infill_engine::{InpaintParams, InpaintRequest, Pipeline, Result};
 use infill_models::Checkpoint;
 use infill_networks::{DType, Device};
 use serde_json::{Value, json};
+
+use common::copy;
 
 fn fixture(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(model)
@@ -42,19 +46,6 @@ fn load_refusal(model: &str, component: &str, key: &str, value: Value) -> String
     config[key] = value;
     std::fs::write(&path, config.to_string()).unwrap();
     load(dir.path()).map(|_| ()).unwrap_err().to_string()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]
