@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{Place, Run, fixture, model};
+use crate::harness::{Place, Run, copy, fixture, model};
 use crate::lora;
 
 const ADAPTERS: &str = "models/ip_adapter";
@@ -36,17 +36,6 @@ fn refuse(place: &Place, more: &[&str], parts: &[&str]) {
 
 /// A models folder with the committed adapters, laid out as their repository.
 fn models_folder(place: &Place) -> String {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let to = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &to);
-            } else {
-                fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
     let models = place.path("models");
     copy(Path::new(&fixture(ADAPTERS)), &models.join("ip-adapters"));
     fs::create_dir_all(models.join("loras")).unwrap();

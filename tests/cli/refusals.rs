@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde_json::Value;
 
-use crate::harness::{Place, Run, fixture, model};
+use crate::harness::{Place, Run, copy, fixture, model};
 
 /// The arguments of a run that would succeed, with some of them replaced or added.
 fn refuse(place: &Place, changes: &[(&str, &str)]) -> Run {
@@ -143,17 +143,6 @@ fn missing_and_unknown_arguments() {
 
 /// A copy of the tiny model in the place.
 fn copy_of_the_model(place: &Place) {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let to = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &to);
-            } else {
-                fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
     copy(Path::new(&model("tiny-sd15-inpaint")), &place.path("model"));
 }
 

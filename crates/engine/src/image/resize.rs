@@ -82,6 +82,12 @@ pub struct Region {
     pub bottom: u32,
 }
 
+impl Region {
+    fn whole<P: Pixel<Subpixel = u8>>(image: &Raster<P>) -> Self {
+        Self { left: 0, top: 0, right: image.width(), bottom: image.height() }
+    }
+}
+
 /// `image` resized to `width` x `height`: Pillow's `resize((width, height), filter)`.
 pub fn resize<P: Pixel<Subpixel = u8>>(
     image: &Raster<P>,
@@ -89,8 +95,7 @@ pub fn resize<P: Pixel<Subpixel = u8>>(
     height: u32,
     filter: Filter,
 ) -> Raster<P> {
-    let whole = Region { left: 0, top: 0, right: image.width(), bottom: image.height() };
-    resize_region(image, whole, width, height, filter)
+    resize_region(image, Region::whole(image), width, height, filter)
 }
 
 /// A region of `image` resized to `width` x `height`: Pillow's `resize((width, height), filter, box=region)`. Pixels
@@ -117,8 +122,7 @@ pub(crate) fn resize_window<P: Pixel<Subpixel = u8>>(
     window: Rect,
     filter: Filter,
 ) -> Raster<P> {
-    let region = Region { left: 0, top: 0, right: image.width(), bottom: image.height() };
-    convolve(image, region, size, window, filter)
+    convolve(image, Region::whole(image), size, window, filter)
 }
 
 /// The pixels `window` of a region of `image` resized to `size`.
