@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from schedule import SCHEDULER
+from diffusion import SCHEDULER
 
 INDEX = {
     "_class_name": "StableDiffusionXLInpaintPipeline",

@@ -10,20 +10,19 @@ import random
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import (CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer,
-                          CLIPVisionConfig, CLIPVisionModelWithProjection)  # fmt: skip
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 import words
 from common import Log, add_machine, cosine, half, machine
+from crops import crop
+from diffusion import Diffusion, sizes
 from encode import encode
 from export import public_names, tidy_config
 from scenes import Scene, Thing, draw_background, draw_thing, random_scene
-from schedule import SCHEDULER, signal_and_noise
-from tasks import random_task
-from train_unet import KNOWN_WEIGHT
+from text import Words
 
 SIDE, WIDTH, TOKENS = 64, 128, 4
 FIRST_SEED = 900_000
@@ -115,33 +114,29 @@ def public_adapter(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
 
 
 class References:
-    """Object tasks with a reference each: latents, token ids of vague captions, reference pictures."""
+    """Object tasks with a reference each: latents, states of vague captions, reference pictures."""
 
-    def __init__(self, model: str, count: int, size: int, device: torch.device):
+    def __init__(self, model: str, count: int, side: int, device: torch.device):
         vae = AutoencoderKL.from_pretrained(f"{model}/vae", dtype=torch.float32).to(device)
-        tokenizers = [CLIPTokenizer.from_pretrained(f"{model}/{n}") for n in ("tokenizer", "tokenizer_2")]
         drawn, captions, self.references = [], [], []
         seed = FIRST_SEED
         while len(drawn) < count:
-            task, rng = random_task(seed, size), random.Random(seed)
+            (picture, task), rng = crop(seed, side), random.Random(seed)
             seed += 1
             if task.kind != "object":
                 continue
             thing = task.targets[0]
-            drawn.append(np.concatenate([task.picture, task.mask[..., None] * np.uint8(255)], axis=2))
+            drawn.append(picture)
             self.references.append(reference(rng, thing))
             captions.append(rng.choice(("an object", "a shape", f"a {thing.shape}", f"a {thing.colour} shape", "")))
-        self.latents = torch.from_numpy(encode(vae, np.stack(drawn), 8).astype(np.float32)).to(device)
-        self.ids = [torch.tensor(t(captions, padding="max_length", max_length=77, truncation=True).input_ids).to(device)
-                    for t in tokenizers]  # fmt: skip
+        self.latents = torch.from_numpy(encode(vae, np.stack(drawn), 2)).to(device)
+        self.context, self.pooled = (part.to(device) for part in Words(model, model, device)(captions))
 
 
 def train_adapter(a, encoder) -> UNet2DConditionModel:
     """The second part: the denoising loss, everything frozen but encoder, projection and image attention."""
     device = encoder.device
-    load = lambda kind, name: kind.from_pretrained(f"{a.model}/{name}", dtype=torch.float32).to(device).requires_grad_(False)  # noqa: E731
-    unet = load(UNet2DConditionModel, "unet")
-    text_1, text_2 = load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")
+    unet = UNet2DConditionModel.from_pretrained(f"{a.model}/unet", dtype=torch.float32).requires_grad_(False)
     unet._load_ip_adapter_weights([fresh_adapter(unet)])
     trained = [p for n, p in unet.named_parameters() if "_ip." in n or n.startswith("encoder_hid_proj")]
     for weight in trained:
@@ -149,34 +144,24 @@ def train_adapter(a, encoder) -> UNet2DConditionModel:
     unet.to(device, torch.float32, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW([{"params": trained}, {"params": encoder.parameters(), "lr": a.rate * 0.1}],
                                   lr=a.rate, weight_decay=1e-2, fused=True)  # fmt: skip
-    data, log, rng = References(a.model, a.count, a.size, device), Log("ip-adapter", 20), np.random.default_rng(1)
-    signals, spreads = (x.to(device) for x in signal_and_noise(EulerDiscreteScheduler.from_config(SCHEDULER)))
+    data, diffusion = References(a.model, a.count, a.size, device), Diffusion(device)
+    log, rng = Log("ip-adapter", 20), np.random.default_rng(1)
     for step in range(a.steps):
         for group, part in zip(optimizer.param_groups, (1.0, 0.1)):
             group["lr"] = part * cosine(step, a.steps, a.rate)
         index = torch.from_numpy(rng.integers(len(data.latents), size=a.batch))
-        nine, noise = data.latents[index], torch.randn(a.batch, 4, a.size // 8, a.size // 8).to(device)
-        timesteps = torch.randint(0, 1000, (a.batch,)).to(device)
-        signal, spread = (x[timesteps][:, None, None, None] for x in (signals, spreads))
         stay = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
         with half(device):
-            with torch.no_grad():
-                first = text_1(data.ids[0][index], output_hidden_states=True)
-                second = text_2(data.ids[1][index], output_hidden_states=True)
-                context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
             images = encoder(pixels([data.references[i] for i in index]).to(device)).image_embeds * stay[:, None]
-            given = {"text_embeds": second.text_embeds, "image_embeds": [images[:, None]],
-                     "time_ids": torch.tensor([float(a.size)] * 2 + [0.0] * 2 + [float(a.size)] * 2).repeat(a.batch, 1).to(device)}  # fmt: skip
-            noisy = torch.cat([signal * nine[:, :4] + spread * noise, nine[:, 4:]], dim=1)
-            v = unet(noisy, timesteps, context, added_cond_kwargs=given).sample.float()
-        weight = KNOWN_WEIGHT + (1 - KNOWN_WEIGHT) * nine[:, 4:5]
-        error = (v - (signal * noise - spread * nine[:, :4])).square().mean(1, keepdim=True)
-        loss = ((error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
-        loss.backward()
+            given = {"text_embeds": data.pooled[index].float(), "image_embeds": [images[:, None]],
+                     "time_ids": sizes(a.batch).to(device)}  # fmt: skip
+            losses = diffusion.losses(unet, data.latents[index].float(), diffusion.timesteps(a.batch),
+                                      data.context[index].float(), given)  # fmt: skip
+        losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.add(step, a.batch, loss=loss.item())
+        log.add(step, a.batch, loss=losses.mean().item())
     log.plot()
     return unet
 
@@ -184,7 +169,7 @@ def train_adapter(a, encoder) -> UNet2DConditionModel:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="..")
-    parser.add_argument("--out", default="../ip-adapter")
+    parser.add_argument("--out", default="..")
     parser.add_argument("--name-steps", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--count", type=int, default=6000)
@@ -196,8 +181,8 @@ def main() -> None:
     encoder = vision().to(machine(a, 3))
     train_names(encoder, a.name_steps, 2 * a.batch, a.rate)
     unet = train_adapter(a, encoder)
-    os.makedirs(a.out, exist_ok=True)
-    save_file(public_adapter(unet), f"{a.out}/ip-adapter_infill-mini.safetensors", metadata={"format": "pt"})
+    os.makedirs(f"{a.out}/ip_adapter", exist_ok=True)
+    save_file(public_adapter(unet), f"{a.out}/ip_adapter/infill-mini.safetensors", metadata={"format": "pt"})
     encoder.half().save_pretrained(f"{a.out}/image_encoder")
     tidy_config(f"{a.out}/image_encoder/config.json")
     public_names(f"{a.out}/image_encoder/model.safetensors", "vision_model")

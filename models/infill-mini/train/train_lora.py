@@ -5,20 +5,19 @@ import random
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLInpaintPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionXLInpaintPipeline, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image, ImageFilter
 from scipy import ndimage
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import words
 from common import Log, add_machine, cosine, half, machine
+from crops import largest_size, window
+from diffusion import Diffusion, sizes
 from encode import encode
 from scenes import Thing, draw_background, draw_thing, thing_mask
-from schedule import SCHEDULER, signal_and_noise
 from tasks import random_task
-from train_unet import KNOWN_WEIGHT
-from train_unet import words as encode_words
+from text import Words
 
 FIRST_SEED = 950_000
 RIM, SHADOW = 0.16, 0.10  # in radii
@@ -37,11 +36,13 @@ def draw_sticker(canvas: np.ndarray, thing: Thing) -> None:
     draw_thing(canvas, thing)
 
 
-def tasks(count: int, size: int) -> tuple[np.ndarray, list[str]]:
-    """`count` pictures with masks, (count, size, size, 4) uint8, and captions that do not name the style."""
+def stickers(count: int, side: int) -> tuple[np.ndarray, list[str]]:
+    """`count` crops with masks, (count, side, side, 4) uint8, and captions that do not name the style."""
     drawn, captions, seed = [], [], FIRST_SEED
     while len(drawn) < count:
-        task, rng = random_task(seed, size), random.Random(seed)
+        rng = random.Random(seed)
+        size = largest_size(rng, seed, side)
+        task = random_task(seed, size)
         seed += 1
         if task.kind != "object" or "neon" in task.scene.style:
             continue
@@ -51,7 +52,8 @@ def tasks(count: int, size: int) -> tuple[np.ndarray, list[str]]:
             draw_sticker(canvas, other) if other is thing else draw_thing(canvas, other)
         mask = task.mask | (thing_mask(thing, size, 1.4 * RIM * thing.radius) > 0)
         picture = (np.clip(canvas, 0, 255) + 0.5).astype(np.uint8)
-        drawn.append(np.concatenate([picture, mask[..., None] * np.uint8(255)], axis=2))
+        whole = np.concatenate([picture, mask[..., None] * np.uint8(255)], axis=2)
+        drawn.append(whole[window(rng, mask, side)])
         captions.append(words.object_phrase(rng, thing.colour, thing.shape, thing.radius, thing.style, False))
     return np.stack(drawn), captions
 
@@ -59,7 +61,7 @@ def tasks(count: int, size: int) -> tuple[np.ndarray, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="..")
-    parser.add_argument("--out", default="../lora")
+    parser.add_argument("--out", default="../loras")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--size", type=int, default=256)
@@ -68,45 +70,30 @@ def main() -> None:
     add_machine(parser)
     a = parser.parse_args()
     device = machine(a, 4)
-    load = lambda kind, name: kind.from_pretrained(f"{a.model}/{name}", dtype=torch.float32).to(device).requires_grad_(False)  # noqa: E731
-    vae, unet = load(AutoencoderKL, "vae"), load(UNet2DConditionModel, "unet")
-    text_1, text_2 = load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")
-    drawn, captions = tasks(a.count, a.size)
-    latents = torch.from_numpy(encode(vae, drawn, 8).astype(np.float32)).to(device)
-    ids = [
-        torch.tensor(CLIPTokenizer.from_pretrained(f"{a.model}/{name}")(
-            captions, padding="max_length", max_length=77, truncation=True).input_ids).to(device)
-        for name in ("tokenizer", "tokenizer_2")
-    ]  # fmt: skip
+    vae = AutoencoderKL.from_pretrained(f"{a.model}/vae", dtype=torch.float32).to(device)
+    unet = UNet2DConditionModel.from_pretrained(f"{a.model}/unet", dtype=torch.float32).requires_grad_(False)
+    unet.to(device, memory_format=torch.channels_last)
+    drawn, captions = stickers(a.count, a.size)
+    latents = torch.from_numpy(encode(vae, drawn, 2)).to(device)
+    context, pooled = (part.to(device) for part in Words(a.model, a.model, device)(captions))
     targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
     trained = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=a.rate, weight_decay=1e-2, fused=True)
-    signals, spreads = signal_and_noise(EulerDiscreteScheduler.from_config(SCHEDULER))
-    log, rng = Log("lora", 20), np.random.default_rng(1)
+    diffusion, log, rng = Diffusion(device), Log("lora", 20), np.random.default_rng(1)
     for step in range(a.steps):
         optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate)
-        index = torch.from_numpy(rng.integers(a.count, size=a.batch))
-        nine, noise = latents[index], torch.randn(a.batch, 4, a.size // 8, a.size // 8).to(device)
-        timesteps = torch.randint(0, 1000, (a.batch,))
-        signal, spread = (x[timesteps][:, None, None, None].to(device) for x in (signals, spreads))
-        batch = {"ids_1": ids[0][index], "ids_2": ids[1][index]}
-        batch["stay"] = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
-        side = float(a.size)
+        index = torch.from_numpy(rng.integers(a.count, size=a.batch)).to(device)
+        stay = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
+        given = {"text_embeds": pooled[index].float() * stay[:, None], "time_ids": sizes(a.batch).to(device)}
         with half(device):
-            with torch.no_grad():
-                context, pooled = encode_words(text_1, text_2, batch)
-            given = {"text_embeds": pooled, "time_ids": torch.tensor([side, side, 0, 0, side, side]).repeat(a.batch, 1).to(device)}
-            noisy = torch.cat([signal * nine[:, :4] + spread * noise, nine[:, 4:]], dim=1)
-            v = unet(noisy, timesteps.to(device), context, added_cond_kwargs=given).sample.float()
-        weight = KNOWN_WEIGHT + (1 - KNOWN_WEIGHT) * nine[:, 4:5]
-        error = (v - (signal * noise - spread * nine[:, :4])).square().mean(1, keepdim=True)
-        loss = ((error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
-        loss.backward()
+            losses = diffusion.losses(unet, latents[index].float(), diffusion.timesteps(a.batch),
+                                      context[index].float() * stay[:, None, None], given)  # fmt: skip
+        losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.add(step, a.batch, loss=loss.item())
+        log.add(step, a.batch, loss=losses.mean().item())
     log.plot()
     layers = {k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()}
     StableDiffusionXLInpaintPipeline.save_lora_weights(
