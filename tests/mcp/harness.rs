@@ -1,5 +1,6 @@
 //! The executable as a host runs it: one child process, JSON lines in both directions.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -7,6 +8,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::schema;
 
 /// Long enough for any answer on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -36,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) notifications: Vec<Value>,
     /// What the server says of itself.
     pub(crate) instructions: String,
+    /// What each tool says of its replies.
+    output_schemas: HashMap<String, Value>,
 }
 
 impl Server {
@@ -57,6 +62,11 @@ impl Server {
         assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
         server.instructions = answer["result"]["instructions"].as_str().unwrap().to_owned();
         server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        let listed = server.request("tools/list", &json!({}));
+        let tools = listed["result"]["tools"].as_array().unwrap().iter();
+        server.output_schemas = tools
+            .map(|tool| (tool["name"].as_str().unwrap().to_owned(), tool["outputSchema"].clone()))
+            .collect();
         server
     }
 
@@ -93,7 +103,15 @@ impl Server {
             }
         });
         let input = child.stdin.take();
-        Self { child, input, lines, next_id: 1, notifications: Vec::new(), instructions: String::new() }
+        Self {
+            child,
+            input,
+            lines,
+            next_id: 1,
+            notifications: Vec::new(),
+            instructions: String::new(),
+            output_schemas: HashMap::new(),
+        }
     }
 
     /// Sends a line as it is.
@@ -146,11 +164,18 @@ impl Server {
         self.call_tool(TOOL, arguments)
     }
 
-    /// Calls a tool; the result, failed or not.
+    /// Calls a tool; the result, failed or not. One that did not fail holds what the tool says of it.
     pub(crate) fn call_tool(&mut self, name: &str, arguments: &Value) -> Value {
         let answer = self.request("tools/call", &json!({"name": name, "arguments": arguments}));
         assert!(answer.get("result").is_some(), "{answer}");
-        answer["result"].clone()
+        let result = answer["result"].clone();
+        match self.output_schemas.get(name) {
+            Some(schema) if result["isError"] != true => {
+                schema::check(&result["structuredContent"], schema, "structuredContent");
+            }
+            _ => {}
+        }
+        result
     }
 
     /// The process.

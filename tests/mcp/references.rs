@@ -1,72 +1,15 @@
 //! The second tool, and what both put on top of a model: reference pictures, concepts.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::harness::{REFERENCE_TOOL, Server, TOOL, arguments, files, fixture, pixels, text, url};
 use crate::lora;
+use crate::room::{Room, data_url, with_reference};
 
 const SD15: &str = "tiny-sd15-inpaint";
 const SDXL: &str = "tiny-sdxl-inpaint";
-
-/// A models folder of its own, with a store beside it.
-struct Room(TempDir);
-
-impl Room {
-    /// With these of the committed models.
-    fn new(models: &[&str]) -> Self {
-        let room = Self(tempfile::tempdir().unwrap());
-        fs::create_dir_all(room.models()).unwrap();
-        for name in models {
-            copy(&fixture("models").join(name), &room.models().join(name));
-        }
-        room
-    }
-
-    /// And with the committed adapters.
-    fn with_adapters(models: &[&str]) -> Self {
-        let room = Self::new(models);
-        copy(&fixture("models/ip_adapter"), &room.models().join("ip-adapters"));
-        room
-    }
-
-    fn models(&self) -> PathBuf {
-        self.0.path().join("models")
-    }
-
-    fn start(&self) -> Server {
-        Server::start_with_models(&self.0.path().join("store"), &self.models())
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-/// The arguments of a run with the tiny model and one reference picture, with changes; a null takes one away.
-fn with_reference(changes: &Value) -> Value {
-    let mut all = arguments(&json!({ "ipAdapterImages": [url("images/coffee.png")] }));
-    all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-    all
-}
-
-fn data_url(path: &str) -> String {
-    format!("data:image/png;base64,{}", STANDARD.encode(fs::read(fixture(path)).unwrap()))
-}
 
 /// One refused call: its only sentence.
 #[track_caller]
@@ -132,6 +75,39 @@ fn references_are_data_urls_files_and_assets() {
     let weak = server.call_tool(REFERENCE_TOOL, &with_reference(&json!({"ipAdapterScale": 0.1})));
     assert_ne!(pixels(&character), pixels(&style));
     assert_ne!(pixels(&weak), pixels(&style));
+    assert!(server.finish().success());
+}
+
+#[test]
+fn deprecated_references_work_and_lose_to_the_lists() {
+    let room = Room::with_adapters(&[SD15]);
+    let mut server = room.start();
+    let mut call = |change: &Value| server.call_tool(REFERENCE_TOOL, &with_reference(change));
+    let (coffee, cat) = (url("images/coffee.png"), url("images/chelsea.png"));
+    let by_list = call(&json!({"ipAdapterScales": [0.5]}));
+    let made = pixels(&by_list);
+    let id = by_list["structuredContent"]["inference"]["ipAdapterImageIds"][0].clone();
+    for singular in [
+        json!({"ipAdapterImages": null, "ipAdapterImage": coffee, "ipAdapterScale": 0.5}),
+        json!({"ipAdapterImages": [], "ipAdapterImageId": id, "ipAdapterScale": 0.5}),
+    ] {
+        assert_eq!(pixels(&call(&singular)), made, "{singular}");
+    }
+    assert_ne!(
+        pixels(&call(&json!({"ipAdapterImages": null, "ipAdapterImage": cat, "ipAdapterScale": 0.5}))),
+        made
+    );
+    for (change, note) in [
+        (json!({"ipAdapterImage": cat}), "ipAdapterImage has no effect, since ipAdapterImages is given"),
+        (json!({"ipAdapterImageId": id}), "ipAdapterImageId has no effect, since ipAdapterImages is given"),
+        (json!({"ipAdapterScale": 1}), "ipAdapterScale has no effect, since ipAdapterScales is given"),
+    ] {
+        let mut change = change;
+        change["ipAdapterScales"] = json!([0.5]);
+        let result = call(&change);
+        assert_eq!(pixels(&result), made, "{change}");
+        assert!(text(&result).contains(&format!("Note: {note}.")), "{change}: {result}");
+    }
     assert!(server.finish().success());
 }
 

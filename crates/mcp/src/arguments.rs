@@ -144,7 +144,8 @@ pub(crate) fn show_text(text: &str) -> String {
     format!("{:?}... ({characters} characters)", shorten(text))
 }
 
-fn shorten(text: &str) -> String {
+/// The beginning of a text.
+pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 

@@ -6,7 +6,7 @@ use infill_models::adapters::{self, AdapterPurpose, FoundAdapter};
 use infill_models::embedding::EmbeddingFile;
 use infill_models::lora::LoraFile;
 use infill_models::shelf::Shelf;
-use infill_models::{Checkpoint, Family, catalogue, embeddings};
+use infill_models::{Checkpoint, Family, catalogue, embedded, embeddings};
 
 use crate::arguments::show_text;
 use crate::pictures::{AllowedFolders, Refusal};
@@ -78,8 +78,8 @@ impl Holdings {
         embeddings::named_in(prompts, &[], family, self.models_dir())
     }
 
-    /// What a call can name as its model.
-    pub(crate) fn models_here(&self) -> String {
+    /// The models that are here, by name.
+    pub(crate) fn model_ids(&self) -> Vec<String> {
         let known = catalogue::manifests().unwrap_or_default().into_iter();
         let here = known.filter(|manifest| catalogue::is_here(manifest, self.models_dir()));
         let mut ids: Vec<String> = here.map(|manifest| manifest.id).collect();
@@ -88,22 +88,81 @@ impl Holdings {
         ids.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
         ids.sort();
         ids.dedup();
-        format!("a model that is here ({})", listed(&ids))
+        ids
+    }
+
+    /// What a call can name as its model.
+    pub(crate) fn models_here(&self) -> String {
+        format!("a model that is here ({})", listed(&self.model_ids()))
+    }
+
+    /// What is known of a model without running it.
+    pub(crate) fn about(&self, id: &str) -> About {
+        if let Some(known) = catalogue::manifest(id).ok().flatten() {
+            let kind = kind(&known.model_type, known.inpainting);
+            let (name, licence, notes) = (Some(known.name), Some(known.licence), Some(known.notes));
+            return About { name, model_type: Some(known.model_type), kind, licence, notes };
+        }
+        let (model_type, kind) = match self.checkpoint(id) {
+            Ok(checkpoint) => {
+                let model_type = match checkpoint.family() {
+                    Family::StableDiffusion => "sd-1_5",
+                    Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => "sd-xl",
+                };
+                (Some(model_type.to_owned()), kind(model_type, checkpoint.is_inpaint()))
+            }
+            Err(_) => (None, "A folder that can't be opened as a model".to_owned()),
+        };
+        About { name: None, model_type, kind, licence: None, notes: None }
+    }
+
+    /// The model to take where none is named: one with an adapter where references are given, one that was trained to
+    /// inpaint, and rather another than the small one of this program.
+    pub(crate) fn suggested_model(&self, references: Option<AdapterPurpose>) -> Option<String> {
+        let opened = self.model_ids().into_iter().filter_map(|id| Some((self.checkpoint(&id).ok()?, id)));
+        let ranked = opened.min_by_key(|(checkpoint, id)| {
+            let adapted = references.is_none_or(|purpose| self.adapter(checkpoint, purpose).is_ok());
+            (!adapted, !checkpoint.is_inpaint(), id == embedded::ID)
+        });
+        ranked.map(|(_, id)| id)
+    }
+
+    /// The LoRAs that are here, those that a model brings first.
+    pub(crate) fn concept_ids(&self, checkpoint: Option<&Checkpoint>) -> Vec<String> {
+        let own = checkpoint.map(|checkpoint| Shelf::Loras.list(Some(checkpoint.dir()))).unwrap_or_default();
+        let all = own.into_iter().chain(Shelf::Loras.list(self.models_dir()));
+        all.map(|shelved| shelved.id).collect()
     }
 
     /// What a call can name as a concept.
     pub(crate) fn concepts_here(&self) -> String {
-        let ids: Vec<String> =
-            Shelf::Loras.list(self.models_dir()).into_iter().map(|shelved| shelved.id).collect();
+        let ids = self.concept_ids(None);
         format!("a LoRA that is here ({}), or its path under an allowed folder", listed(&ids))
     }
 
     /// What to say of concepts before anyone asks; nothing where there are none.
     pub(crate) fn concepts_hint(&self) -> Option<String> {
-        let ids: Vec<String> =
-            Shelf::Loras.list(self.models_dir()).into_iter().map(|shelved| shelved.id).collect();
+        let ids = self.concept_ids(None);
         (!ids.is_empty()).then(|| format!("Concepts that are here: {}.", listed(&ids)))
     }
+}
+
+/// What is known of a model without running it.
+pub(crate) struct About {
+    /// Its name in full, of one that the catalogue knows.
+    pub(crate) name: Option<String>,
+    /// `sd-xl` or `sd-1_5`.
+    pub(crate) model_type: Option<String>,
+    /// The same in words.
+    pub(crate) kind: String,
+    pub(crate) licence: Option<String>,
+    pub(crate) notes: Option<String>,
+}
+
+fn kind(model_type: &str, inpainting: bool) -> String {
+    let family = if model_type == "sd-xl" { "SDXL" } else { "SD 1.5" };
+    let trained = if inpainting { "trained to inpaint" } else { "not trained to inpaint" };
+    format!("{family} model, {trained}")
 }
 
 fn listed(ids: &[String]) -> String {

@@ -7,16 +7,20 @@
 
 mod arguments;
 mod clock;
+mod completion;
 mod envelope;
 mod error;
 mod holdings;
 mod http;
 mod inference;
 mod options;
+mod percent;
 mod pictures;
 mod preview;
 mod progress;
+mod prompts;
 mod reply;
+mod resources;
 mod run;
 mod server;
 mod sizes;

@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use infill_store::{AssetId, Store};
 
 use crate::arguments::show_text;
-use crate::{Error, Result};
+use crate::{Error, Result, percent};
 
 /// The most bytes of an encoded picture.
 const MOST_BYTES: u64 = 64 << 20;
@@ -94,7 +94,7 @@ fn read_data_url(rest: &str) -> std::result::Result<Vec<u8>, String> {
         return Err("a data URL that says ;base64 before its comma".into());
     }
     let bytes = if data.bytes().any(|b| b.is_ascii_whitespace() || b == b'%') {
-        let plain: Vec<u8> = percent_decode(data).into_iter().filter(|b| !b.is_ascii_whitespace()).collect();
+        let plain: Vec<u8> = percent::decode(data).into_iter().filter(|b| !b.is_ascii_whitespace()).collect();
         BASE64.decode(plain)
     } else {
         BASE64.decode(data)
@@ -116,7 +116,7 @@ fn read_file_url(rest: &str) -> Option<PathBuf> {
         }
         None => rest,
     };
-    let bytes = percent_decode(path.split(['?', '#']).next()?);
+    let bytes = percent::decode(path.split(['?', '#']).next()?);
     if bytes.contains(&0) {
         return None;
     }
@@ -129,27 +129,6 @@ fn read_file_url(rest: &str) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
-/// RFC 3986; a percent sign before anything but two hexadecimal digits stands for itself.
-fn percent_decode(text: &str) -> Vec<u8> {
-    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.extend(u8::try_from(high * 16 + low));
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
-}
-
 /// A path as a `file://` URL.
 pub(crate) fn file_url(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "/");
@@ -157,14 +136,7 @@ pub(crate) fn file_url(path: &Path) -> String {
     if !text.starts_with('/') {
         url.push('/');
     }
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' | b':' => {
-                url.push(char::from(byte));
-            }
-            _ => url.push_str(&format!("%{byte:02X}")),
-        }
-    }
+    url.push_str(&percent::encode(&text, "/:"));
     url
 }
 

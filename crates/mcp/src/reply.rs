@@ -13,7 +13,7 @@ use crate::clock::iso;
 use crate::pictures::file_url;
 
 /// Base64 of all previews together: hosts count it, and some allow 1 MiB for a whole reply.
-const PREVIEW_BYTES: usize = 700_000;
+pub(crate) const PREVIEW_BYTES: usize = 700_000;
 /// A whole reply.
 const REPLY_BYTES: usize = 1_000_000;
 /// What a link takes besides its path, which counts in the text.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CompleteRequestMethod, CompleteRequestParams, CompleteResult,
-    CustomRequest, CustomResult, ErrorCode, ErrorData, Implementation, ListPromptsRequestMethod,
-    ListPromptsResult, ListResourceTemplatesRequestMethod, ListResourceTemplatesResult,
-    ListResourcesRequestMethod, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
+    CustomResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, Icon, Implementation,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
     ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
@@ -16,9 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::progress::{HEARTBEAT, Teller};
-use crate::reply;
 use crate::studio::{Studio, Watch};
 use crate::tools::Kind;
+use crate::{completion, prompts, reply, resources};
 
 const INSTRUCTIONS: &str = "infill repaints parts of pictures on this machine, offline. Call post-inpaint-inferences \
 with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt; call \
@@ -28,7 +30,18 @@ work on a result, give its asset id as the next image. Check arguments without r
 run may take minutes on a CPU: ask for progress, and begin with numSamples 1.";
 
 /// Requests that this server answers: parameters that it can't read are not an unknown method.
-const METHODS: [&str; 4] = ["initialize", "ping", "tools/list", "tools/call"];
+const METHODS: [&str; 10] = [
+    "initialize",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "completion/complete",
+];
 
 /// One client's server; clones share all of it.
 #[derive(Clone)]
@@ -56,6 +69,18 @@ impl Server {
         text
     }
 
+    /// Does what reads the store or a model's files, on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Studio) -> Result<T, ErrorData> + Send + 'static,
+    ) -> Result<T, ErrorData> {
+        let studio = self.studio.clone();
+        tokio::task::spawn_blocking(move || work(&studio)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request failed inside");
+            Err(ErrorData::internal_error("the request failed inside; see the server's log", None))
+        })
+    }
+
     /// How many calls are at work, also after the session.
     pub(crate) fn running(&self) -> Arc<AtomicUsize> {
         self.running.clone()
@@ -66,8 +91,15 @@ impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new("infill", env!("CARGO_PKG_VERSION"))
             .with_title("infill")
-            .with_description("Offline inpainting with SDXL and SD 1.5");
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_description("Offline inpainting with SDXL and SD 1.5")
+            .with_icons(vec![icon()]);
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_prompts()
+            .enable_resources()
+            .enable_completions()
+            .build();
+        ServerConfig::new(capabilities)
             .with_server_info(implementation)
             .with_instructions(self.instructions())
     }
@@ -135,22 +167,34 @@ impl ServerHandler for Server {
         Ok(CallToolResponse::from(result))
     }
 
-    // The SDK answers these with empty lists although the server declares none of them.
-
     async fn list_prompts(
         &self,
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        Err(ErrorData::method_not_found::<ListPromptsRequestMethod>())
+        Ok(ListPromptsResult::with_all_items(prompts::list()))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let filled =
+            self.blocking(move |studio| prompts::get(studio, &request.name, request.arguments.as_ref()));
+        filled.await.map(GetPromptResponse::from)
     }
 
     async fn list_resources(
         &self,
-        _request: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        Err(ErrorData::method_not_found::<ListResourcesRequestMethod>())
+        let cursor = request.and_then(|request| request.cursor);
+        let (page, next) = self.blocking(move |studio| resources::list(studio, cursor.as_deref())).await?;
+        let mut result = ListResourcesResult::with_all_items(page);
+        result.next_cursor = next;
+        Ok(result)
     }
 
     async fn list_resource_templates(
@@ -158,15 +202,24 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Err(ErrorData::method_not_found::<ListResourceTemplatesRequestMethod>())
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let contents = self.blocking(move |studio| resources::read(studio, &request.uri)).await?;
+        Ok(ReadResourceResult::new(contents).into())
     }
 
     async fn complete(
         &self,
-        _request: CompleteRequestParams,
+        request: CompleteRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        Err(ErrorData::method_not_found::<CompleteRequestMethod>())
+        self.blocking(move |studio| completion::complete(studio, &request)).await.map(CompleteResult::new)
     }
 
     async fn on_custom_request(
@@ -182,6 +235,14 @@ impl ServerHandler for Server {
         }
         Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))
     }
+}
+
+/// The icon of the page, as a host takes it without asking anybody for it.
+pub(crate) fn icon() -> Icon {
+    let data = STANDARD.encode(include_bytes!("page/icon.svg"));
+    Icon::new(format!("data:image/svg+xml;base64,{data}"))
+        .with_mime_type("image/svg+xml")
+        .with_sizes(vec!["any".into()])
 }
 
 /// Counts a run for as long as it lives.

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use super::inpaint::LEAVE_OUT;
 use crate::arguments::{Arguments, show, show_text};
 
 /// The weight of a concept.
@@ -22,7 +23,7 @@ pub(crate) struct ConceptArgument {
 }
 
 /// The concepts of a call.
-pub(super) fn read(from: &mut Arguments<'_>) -> Vec<ConceptArgument> {
+pub(super) fn read(from: &mut Arguments<'_>, warnings: &mut Vec<String>) -> Vec<ConceptArgument> {
     let given = from.array("concepts").unwrap_or_default();
     if given.len() > MOST {
         from.refuse("concepts", format!("a list of {}", given.len()), format!("up to {MOST}"));
@@ -31,7 +32,7 @@ pub(super) fn read(from: &mut Arguments<'_>) -> Vec<ConceptArgument> {
     let mut concepts = Vec::new();
     for (index, concept) in given.iter().enumerate() {
         match concept {
-            Value::Object(concept) => concepts.extend(read_one(from, index, concept)),
+            Value::Object(concept) => concepts.extend(read_one(from, warnings, index, concept)),
             other => {
                 from.refuse(&format!("concepts[{index}]"), show(other), "an object of modelId and scale")
             }
@@ -40,7 +41,12 @@ pub(super) fn read(from: &mut Arguments<'_>) -> Vec<ConceptArgument> {
     concepts
 }
 
-fn read_one(from: &mut Arguments<'_>, index: usize, concept: &Map<String, Value>) -> Option<ConceptArgument> {
+fn read_one(
+    from: &mut Arguments<'_>,
+    warnings: &mut Vec<String>,
+    index: usize,
+    concept: &Map<String, Value>,
+) -> Option<ConceptArgument> {
     let before = from.faults.len();
     let value = |key: &str| concept.get(key).map_or("missing".into(), show);
     for key in concept.keys().filter(|key| !KEYS.contains(&key.as_str())) {
@@ -56,9 +62,15 @@ fn read_one(from: &mut Arguments<'_>, index: usize, concept: &Map<String, Value>
         let allowed = format!("a number from {} to {}", SCALE.start(), SCALE.end());
         from.refuse(&format!("concepts[{index}].scale"), value("scale"), allowed);
     }
-    if concept.contains_key("modelEpoch") {
-        let shown = format!("{}, which only Flux LoRA models have", value("modelEpoch"));
-        from.refuse(&format!("concepts[{index}].modelEpoch"), shown, "nothing, leave it out");
+    let name = format!("concepts[{index}].modelEpoch");
+    match concept.get("modelEpoch") {
+        None => {}
+        Some(empty) if empty == "" => {
+            warnings.push(format!("{name} has no effect, since only Flux LoRA models have it"));
+        }
+        Some(epoch) => {
+            from.refuse(&name, format!("{}, which only Flux LoRA models have", show(epoch)), LEAVE_OUT);
+        }
     }
     if from.faults.len() > before {
         return None;

@@ -24,6 +24,7 @@ const SAMPLES: RangeInclusive<u32> = 1..=128;
 /// Sides of any model; a family may allow less.
 pub(super) const SIDES: RangeInclusive<u32> = 64..=2048;
 const NEGATIVE_STRENGTH: RangeInclusive<f64> = 0.0..=10.0;
+pub(super) const LEAVE_OUT: &str = "nothing, leave it out";
 
 /// The arguments, checked as far as that goes without the model and the pictures.
 #[derive(Debug)]
@@ -115,17 +116,20 @@ impl Inpaint {
         if from.text_flag("originalAssets") == Some(true) {
             warnings.push("originalAssets has no effect: the linked files always are the originals".into());
         }
-        refuse_what_flux_has(&mut from);
+        let model_id = from.text("modelId");
+        what_flux_has(&mut from, &mut warnings, model_id);
+
+        let concepts = concepts::read(&mut from, &mut warnings);
 
         let inpaint = Self {
             kind,
-            model_id: from.text("modelId").map(str::to_owned),
+            model_id: model_id.map(str::to_owned),
             prompt,
             negative_prompt,
             image,
             mask,
             references,
-            concepts: concepts::read(&mut from),
+            concepts,
             seed: seed.and_then(|(_, seed)| seed).unwrap_or_else(random_seed),
             strength: from.number("strength", &STRENGTH).unwrap_or(0.75),
             guidance: from.number("guidance", &GUIDANCE),
@@ -181,19 +185,26 @@ fn picture(
     }
 }
 
-/// Parameters of other models' machinery: refused, since leaving them out would give another picture.
-fn refuse_what_flux_has(from: &mut Arguments<'_>) {
-    const LEAVE_OUT: &str = "nothing, leave it out";
+/// Parameters that only Flux models have: refused where leaving them out would give another picture than was asked for,
+/// else passed over with a note.
+fn what_flux_has(from: &mut Arguments<'_>, warnings: &mut Vec<String>, model: Option<&str>) {
     for name in ["modelEpoch", "baseModelId"] {
-        if let Some(text) = from.text(name) {
+        let Some(text) = from.text(name) else { continue };
+        if text.is_empty() || (name == "baseModelId" && Some(text) == model) {
+            warnings.push(format!("{name} has no effect, since only Flux LoRA models have it"));
+        } else {
             from.refuse(name, format!("{}, which only Flux LoRA models have", show_text(text)), LEAVE_OUT);
         }
     }
-    if let Some(strength) = from.number("negativePromptStrength", &NEGATIVE_STRENGTH)
-        && strength != 0.0
-    {
-        let value = format!("{strength}, which only Flux models have");
-        from.refuse("negativePromptStrength", value, "0; negativePrompt alone works");
+    match from.number("negativePromptStrength", &NEGATIVE_STRENGTH) {
+        Some(0.0) => warnings.push(
+            "negativePromptStrength has no effect, since only Flux models have it; negativePrompt alone works".into(),
+        ),
+        Some(strength) => {
+            let value = format!("{strength}, which only Flux models have");
+            from.refuse("negativePromptStrength", value, "0, or leave it out; negativePrompt alone works");
+        }
+        None => {}
     }
 }
 

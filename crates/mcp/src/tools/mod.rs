@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock};
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::Value;
 
+use crate::server::icon;
 use crate::{Error, Result};
 
 /// A tool.
@@ -38,17 +39,26 @@ struct Definition {
 
 /// What holds for both tools.
 const SHARED: &str = "\
-Each picture is an asset id from an earlier result, a file:// URL or absolute path under a folder that the server \
-allows, or a data URL; a file or an asset is better than a data URL for anything but the smallest picture. `image` (or \
-`imageId`) and `mask` (or `maskId`) are needed, of the same size. `concepts` are LoRAs that lie on this machine, by \
-name, each with a scale from -2 to 2. `((word))`, `[word]` and `(word:1.3)` in a prompt weigh it.
+Behaviour: runs on this machine, offline; takes seconds on a GPU and minutes on a CPU, in proportion to \
+numInferenceSteps x strength x numSamples x width x height. Nothing is overwritten: each result is a new stored asset. \
+Pixels where the mask is black come back unchanged, unless disableMerging is true. The same arguments and seed give the \
+same picture.
 
-The model runs on this machine, offline: a run takes seconds on a GPU and minutes on a CPU, in proportion to \
-numInferenceSteps x strength x numSamples x width x height, so give numSamples 1 unless several pictures are wanted. \
-Nothing is overwritten: each result is a new asset, and its text gives the asset id, the file and the seed. Sample i is \
-drawn with seed + i; the same seed and arguments give the same picture. Leave width and height out to work at the \
-picture's own size, or give them in its proportions. Refused, since only Flux models have them: modelEpoch, \
-baseModelId, negativePromptStrength.";
+Returns: for each picture a line with asset id, file, size and seed, a preview and a link. Wrong arguments are all told at \
+once, a sentence each, and nothing runs.
+
+Parameters:
+- image, mask: needed, of one size. An asset id from an earlier result, a file:// URL or absolute path under an allowed \
+folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset ids.
+- modelId: a model on this machine; the server's instructions name them.
+- prompt, negativePrompt: say what is to be seen, not what to do. `((word))`, `[word]`, `(word:1.3)` weigh.
+- strength: near 1 to put something else there, lower to keep its shapes.
+- numSamples: give 1 unless several are wanted; sample i has seed + i.
+- width, height: leave out, or give in the picture's proportions.
+- concepts: LoRAs on this machine by name, each with a scale from -2 to 2.
+- dryRun \"true\": only checks. hideResults, imageHide: keep out of listings. imageParentId: where a data URL came from.
+- originalAssets and intermediateImages have no effect. modelEpoch, baseModelId and negativePromptStrength are refused: \
+only Flux models have them.";
 
 impl Kind {
     /// All tools, in the order in which they are listed.
@@ -87,6 +97,7 @@ impl Kind {
             .open_world(false);
         Ok(Tool::new(name, format!("{description}\n\n{SHARED}"), Arc::new(input))
             .with_title(title)
+            .with_icons(vec![icon()])
             .with_annotations(annotations)
             .with_raw_output_schema(Arc::new(parsed(name, output)?)))
     }

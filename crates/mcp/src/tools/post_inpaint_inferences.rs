@@ -9,10 +9,9 @@ pub(super) const DEFINITION: Definition = Definition {
     title: "Inpaint a picture",
     description: "Trigger a new image generation in Inpaint mode. The mask indicates the area to inpaint in the reference image.
 
-Repaints the white part of `mask` in `image` as `prompt` says; every pixel in the black part comes back unchanged \
-unless `disableMerging` is true. Use it to remove, replace or add something in an existing picture. Don't use it to \
-make a picture from nothing, or to change a whole picture without a mask; where another picture shows how the new part \
-should look, use post-inpaint-ip-adapter-inferences.",
+Paints where `mask` is white in `image` as `prompt` says. Use it to remove, replace or add something in an existing \
+picture. Don't use it to make a picture from nothing, or to change a whole picture without a mask; where another picture \
+shows how the new part should look, use post-inpaint-ip-adapter-inferences.",
     reference: include_str!("post-inpaint-inferences.tool.json"),
     output: include_str!("post-inpaint-inferences.output.json"),
 };

@@ -45,6 +45,20 @@ fn the_schemas_are_served_as_the_reference_has_them() {
 }
 
 #[test]
+fn a_definition_explains_every_parameter_and_stays_short() {
+    for kind in Kind::ALL {
+        let tool = kind.tool().unwrap();
+        let description = tool.description.unwrap();
+        for (name, property) in kind.input_schema()["properties"].as_object().unwrap() {
+            let explained = property["description"].is_string() || description.contains(name.as_str());
+            assert!(explained, "{}: {name}", kind.name());
+        }
+        assert!(description.len() < 3400, "{}: {}", kind.name(), description.len());
+        assert!(tool.title.is_some() && tool.icons.is_some_and(|icons| icons.len() == 1));
+    }
+}
+
+#[test]
 fn every_parameter_of_the_schemas_is_read() {
     // A wrong type must be noticed for each: a parameter that is never read would be ignored silently.
     for kind in Kind::ALL {
@@ -93,6 +107,46 @@ fn all_faults_are_told_at_once() {
     }
     assert_eq!(faults.len(), 15, "{faults:?}");
     assert!(faults.iter().all(|fault| fault.contains("; allowed: ") && !fault.contains('\n')), "{faults:?}");
+}
+
+#[test]
+fn what_only_flux_models_have_is_refused_unless_it_is_harmless() {
+    for (change, name) in [
+        (json!({"modelEpoch": ""}), "modelEpoch"),
+        (json!({"baseModelId": ""}), "baseModelId"),
+        (json!({"baseModelId": "sd-1.5"}), "baseModelId"),
+        (json!({"negativePromptStrength": 0}), "negativePromptStrength"),
+        (json!({"concepts": [{"modelId": "ink", "scale": 1, "modelEpoch": ""}]}), "concepts[0].modelEpoch"),
+    ] {
+        let (inpaint, faults) = read(&change);
+        assert_eq!(faults, [""; 0], "{change}");
+        assert_eq!(inpaint.warnings.len(), 1, "{change}");
+        assert!(
+            inpaint.warnings[0].starts_with(&format!("{name} has no effect, since only Flux")),
+            "{change}"
+        );
+    }
+    for (change, fault) in [
+        (
+            json!({"modelEpoch": "000001"}),
+            "modelEpoch is \"000001\", which only Flux LoRA models have; allowed: nothing",
+        ),
+        (
+            json!({"baseModelId": "flux"}),
+            "baseModelId is \"flux\", which only Flux LoRA models have; allowed: nothing",
+        ),
+        (
+            json!({"negativePromptStrength": 1}),
+            "negativePromptStrength is 1, which only Flux models have; allowed: 0,",
+        ),
+        (
+            json!({"negativePromptStrength": 11}),
+            "negativePromptStrength is 11; allowed: a number from 0 to 10",
+        ),
+    ] {
+        let (_, faults) = read(&change);
+        assert!(faults.len() == 1 && faults[0].starts_with(fault), "{change}: {faults:?}");
+    }
 }
 
 #[test]
