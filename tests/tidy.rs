@@ -402,13 +402,30 @@ fn the_served_schemas_are_the_published_ones() {
 }
 
 #[test]
-fn every_parameter_of_the_tools_is_explained() {
-    let page = fs::read_to_string(root().join("docs/mcp.md")).unwrap();
-    for tool in ["post-inpaint-inferences", "post-inpaint-ip-adapter-inferences"] {
+fn every_parameter_of_the_tools_is_explained_and_shown() {
+    let schema = |tool: &str| -> BTreeSet<String> {
         let path = root().join(format!("crates/mcp/src/tools/{tool}.tool.json"));
-        let schema: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        for name in schema["inputSchema"]["properties"].as_object().unwrap().keys() {
-            assert!(page.contains(&format!("`{name}`")), "docs/mcp.md says nothing of {name}");
-        }
+        let tool: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        tool["inputSchema"]["properties"].as_object().unwrap().keys().cloned().collect()
+    };
+    let (first, second) = (schema("post-inpaint-inferences"), schema("post-inpaint-ip-adapter-inferences"));
+    assert_eq!((first.len(), second.len()), (26, 33));
+    let page = fs::read_to_string(root().join("docs/parameters.md")).unwrap();
+    let (both, references) = page.split_once("\n## Of reference pictures\n").unwrap();
+    let tests: String = text_files().into_iter().filter(|f| f.is_rust()).map(|f| f.text).collect();
+    let mut unshown = Vec::new();
+    for (part, expected) in [(both, first.clone()), (references, &second - &first)] {
+        let rows = part.lines().filter(|line| line.starts_with("| `"));
+        let rows: BTreeMap<String, &str> = rows
+            .map(|row| {
+                let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+                assert_eq!(cells.len(), 3, "{row}");
+                (cells[0].trim_matches('`').to_owned(), cells[2].trim_matches('`'))
+            })
+            .collect();
+        assert_eq!(rows.keys().cloned().collect::<BTreeSet<_>>(), expected, "rows of docs/parameters.md");
+        let is_test = |name: &str| tests.contains(&format!("#[test]\nfn {name}() {{"));
+        unshown.extend(rows.iter().filter(|(_, test)| !is_test(test)).map(|row| format!("{row:?}")));
     }
+    assert_none("docs/parameters.md names a test for each parameter", &unshown);
 }
