@@ -190,7 +190,8 @@ impl Http {
         let mut message = message.clone();
         if protocol == NEWEST {
             headers.push(("Mcp-Method", method));
-            headers.extend(message["params"]["name"].as_str().map(|name| ("Mcp-Name", name)).map(own_name));
+            let name = message["params"]["name"].as_str().or(message["params"]["uri"].as_str());
+            headers.extend(name.map(|name| ("Mcp-Name", name)).map(own_name));
             let meta = &mut message["params"]["_meta"];
             meta["io.modelcontextprotocol/protocolVersion"] = json!(NEWEST);
             meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "test", "version": "1"});
@@ -267,7 +268,7 @@ pub(crate) fn answer(stream: TcpStream) -> Stream {
     Stream { reader, status, head }
 }
 
-/// Tool names are short and come from a list: a header may borrow them for the length of a test.
+/// Names of tools and resources are short: a header may borrow them for the length of a test.
 fn own_name((header, name): (&'static str, &str)) -> (&'static str, &'static str) {
     (header, Box::leak(name.to_owned().into_boxed_str()))
 }

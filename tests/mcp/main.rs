@@ -3,6 +3,7 @@
 
 mod client;
 mod harness;
+mod hosts;
 mod http;
 #[path = "../shared/lora.rs"]
 mod lora;

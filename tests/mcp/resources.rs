@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use infill_store::{AssetMeta, Store};
 use serde_json::{Map, Value, json};
 
+use crate::client::{Http, NEWEST};
 use crate::harness::{REFERENCE_TOOL, Server, TOOL, arguments, files, fixture, text};
 
 /// A request that must not be refused.
@@ -327,4 +328,27 @@ fn ids_are_completed() {
         assert!(code == -32602 && told.contains("allowed: "), "{told}");
     }
     assert!(server.finish().success());
+}
+
+#[test]
+fn the_newest_protocol_has_them_without_a_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Http::start(dir.path());
+    let ask = |method: &str, params: Value| {
+        let answer = server.request(NEWEST, None, method, &params).pop().unwrap();
+        if answer["error"].is_null() { answer["result"].clone() } else { answer["error"].clone() }
+    };
+    let listed = ask("resources/list", json!({}));
+    assert!(listed["resources"].as_array().unwrap().len() > 2, "{listed}");
+    assert_eq!(ask("resources/templates/list", json!({}))["resourceTemplates"].as_array().unwrap().len(), 3);
+    let about = ask("resources/read", json!({"uri": "model://tiny-sd15-inpaint"}));
+    assert_eq!(known(about["contents"].as_array().unwrap())["type"], "sd-1_5");
+    // It has no code of its own for what is not there.
+    assert_eq!(ask("resources/read", json!({"uri": "model://no-such"}))["code"], -32602);
+    assert_eq!(ask("prompts/list", json!({}))["prompts"].as_array().unwrap().len(), 3);
+    let id = "asset_AAAAAAAAAAAAAAAAAAAAAA";
+    let filled = ask("prompts/get", json!({"name": "remove", "arguments": {"image": id, "mask": id}}));
+    assert!(filled["messages"][0]["content"]["text"].as_str().unwrap().contains(id), "{filled}");
+    let asked = json!({"ref": {"type": "ref/prompt", "name": "remove"}, "argument": {"name": "modelId", "value": "tiny"}});
+    assert_eq!(ask("completion/complete", asked)["completion"]["values"][0], "tiny-sd15-base");
 }
