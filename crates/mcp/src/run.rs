@@ -74,11 +74,10 @@ impl Run<'_> {
             _ => JobStatus::InProgress,
         };
         let store = &self.studio.store;
-        let noted = store
-            .set_job_status(self.job, status)
-            .and_then(|()| store.set_job_progress(self.job, stage.fraction()));
-        if let Err(error) = noted {
-            tracing::warn!(%error, job = %self.job, "the job's progress was not written");
+        match store.advance_job(self.job, status, stage.fraction()) {
+            Ok(true) => self.watch.cancelled.store(true, Ordering::Relaxed),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, job = %self.job, "the job's progress was not written"),
         }
     }
 
@@ -99,7 +98,11 @@ impl Run<'_> {
         };
         let store = &self.studio.store;
         let kept = store.put(&png, &meta).and_then(|id| store.get(&id));
-        let asset = kept.map_err(|error| infill_engine::Error::Encode(error.to_string()))?;
+        let added = kept.and_then(|asset| {
+            store.add_job_asset(self.job, painted.index, &asset.id, painted.seconds)?;
+            Ok(asset)
+        });
+        let asset = added.map_err(|error| infill_engine::Error::Encode(error.to_string()))?;
         let budget = reply::preview_budget(painted.index, self.inpaint.samples as usize);
         Ok(Made {
             path: store.path(&asset),

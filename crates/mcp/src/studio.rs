@@ -12,7 +12,7 @@ use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_engine::worker::Engine;
 use infill_models::adapters::AdapterPurpose;
 use infill_models::{Checkpoint, places};
-use infill_store::{AssetId, AssetMeta, Store};
+use infill_store::{AssetId, AssetMeta, NewJob, Store};
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
@@ -71,7 +71,7 @@ impl Studio {
     pub(crate) fn open(options: &ServeOptions) -> Result<Self> {
         let store = Store::open(&options.store_dir)?;
         // The clients of these jobs went away with the process that ran them.
-        fail(&store, &store.abandoned_jobs()?)?;
+        fail(&store, &store.adopt_jobs()?)?;
         let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?;
         let models_dir =
             options.models_dir.clone().or_else(|| places::models_dir().filter(|dir| dir.is_dir()));
@@ -253,7 +253,15 @@ impl Studio {
         };
         let inference = inference(&inpaint, checkpoint.family(), &inputs);
         let recipe = recipe(&inpaint, &inference, &additions).map_err(|error| error.to_string())?;
-        let job = self.store.create_job("inference", &inference.to_string()).map_err(broken)?;
+        let needs: Vec<AssetId> = [&inputs.image, &inputs.mask]
+            .into_iter()
+            .chain(&inputs.references)
+            .map(|input| input.id.clone())
+            .collect();
+        let input = inference.to_string();
+        let new = NewJob { kind: "inference", input: &input, needs: &needs, ..NewJob::default() };
+        let job = self.store.create_job(&new).map_err(broken)?;
+        self.store.begin_job(&job).map_err(broken)?;
 
         let run = Run { studio: self, job: &job, inpaint: &inpaint, recipe: &recipe, watch };
         let (made, said) = match run.paint(checkpoint, additions, request, &inputs.image.id) {
@@ -268,8 +276,7 @@ impl Studio {
                 return Err(sentence);
             }
         };
-        let ids: Vec<AssetId> = made.iter().map(|one| one.id.clone()).collect();
-        self.store.finish_job(&job, &ids).map_err(broken)?;
+        self.store.finish_job(&job).map_err(broken)?;
         let job = self.store.job(&job).map_err(broken)?;
         let structured =
             json!({ "inference": inference, "job": reply::job_value(&job), "creativeUnitsCost": 0 });
@@ -290,14 +297,7 @@ impl Studio {
 
 /// Ends jobs that nobody waits for any more.
 fn fail(store: &Store, jobs: &[infill_store::Job]) -> infill_store::Result<()> {
-    for job in jobs {
-        match store.fail_job(&job.id, "the server ended before the job was done") {
-            // Another server that is just starting was quicker.
-            Ok(()) | Err(infill_store::Error::Finished { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    jobs.iter().try_for_each(|job| store.fail_job(&job.id, "the server ended before the job was done"))
 }
 
 pub(crate) fn fault(name: &str, value: &str, allowed: &str) -> String {
@@ -341,24 +341,4 @@ fn dry_run(prepared: &Prepared) -> CallToolResult {
 
 fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use infill_store::JobStatus;
-
-    use super::*;
-
-    #[test]
-    fn two_servers_may_start_at_once_after_a_crash() {
-        let dir = tempfile::tempdir().unwrap();
-        Store::open(dir.path()).unwrap().create_job("inference", "{}").unwrap();
-        let (one, other) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
-        let (seen, also_seen) = (one.abandoned_jobs().unwrap(), other.abandoned_jobs().unwrap());
-        assert_eq!((seen.len(), also_seen.len()), (1, 1));
-        fail(&one, &seen).unwrap();
-        fail(&other, &also_seen).unwrap();
-        assert_eq!(other.job(&seen[0].id).unwrap().status, JobStatus::Failure);
-    }
 }

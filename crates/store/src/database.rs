@@ -8,7 +8,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{Error, Result};
 
 /// One step per version, in order; a step that has been released is never changed.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE assets (
         id         TEXT PRIMARY KEY,
         hash       TEXT NOT NULL,
@@ -45,7 +46,26 @@ const MIGRATIONS: [&str; 1] = ["
         asset    TEXT NOT NULL,
         PRIMARY KEY (job, position)
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE jobs ADD COLUMN cancel_requested INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN model TEXT;
+    ALTER TABLE jobs ADD COLUMN steps INTEGER;
+    ALTER TABLE jobs ADD COLUMN pixels INTEGER;
+    ALTER TABLE job_assets ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+    CREATE TABLE job_needs (
+        job   TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+        asset TEXT NOT NULL,
+        PRIMARY KEY (job, asset)
+    ) STRICT;
+    CREATE TABLE job_notes (
+        job  TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+        note TEXT NOT NULL,
+        PRIMARY KEY (job, note)
+    ) STRICT;
+",
+];
 
 /// Opens the file and brings it to the newest version.
 pub(crate) fn open(path: &Path) -> Result<Connection> {
@@ -79,6 +99,23 @@ mod tests {
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let message = open(&path).unwrap_err().to_string();
         assert!(message.contains("99"), "{message}");
+    }
+
+    #[test]
+    fn rows_of_the_first_version_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Connection::open(dir.path().join("infill.db")).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO jobs VALUES ('job_GTrL3mq4SXWyMxkOHRxlpw', 'inference', 'success', 1, '{}', NULL, NULL, 5, 6);
+             INSERT INTO job_assets VALUES ('job_GTrL3mq4SXWyMxkOHRxlpw', 0, 'asset_GTrL3mq4SXWyMxkOHRxlpw');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+        let jobs = crate::Store::open(dir.path()).unwrap().jobs().unwrap();
+        assert_eq!((jobs.len(), jobs[0].assets.len(), jobs[0].attempts), (1, 1, 0));
+        assert_eq!((jobs[0].seconds.as_slice(), jobs[0].cancel_requested), (&[0.0][..], false));
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl Drop for Instance {
     }
 }
 
+/// Two that look at once do not take each other for the owner: they only share.
 fn is_locked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }

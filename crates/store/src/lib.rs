@@ -2,7 +2,7 @@
 //!
 //! A picture is a blob named by the BLAKE3 of its bytes, written to a temporary file, synced and renamed, so that a
 //! blob under its final name is whole. Its row is written after it: what is listed can be read. A job is a row before
-//! it is work: what a crash interrupts is found again when the store is next opened.
+//! it is work: what a crash interrupts is queued again when the store is next opened, with the pictures that it has.
 //!
 //! # Architecture invariant
 //!
@@ -25,7 +25,7 @@ use rusqlite::Connection;
 pub use assets::{Asset, AssetMeta};
 pub use error::{Error, Result};
 pub use id::{AssetId, JobId};
-pub use jobs::{Job, JobStatus, Statistics};
+pub use jobs::{Cancel, Job, JobStatus, NewJob, Statistics, Timing, Work};
 
 use blobs::Blobs;
 use instance::Instance;
@@ -52,7 +52,7 @@ impl Store {
             blobs: Blobs::open(dir.join("blobs"))?,
             instance: Instance::start(dir.join("instances"))?,
         };
-        store.requeue_unfinished()?;
+        store.release_abandoned()?;
         Ok(store)
     }
 

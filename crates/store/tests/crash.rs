@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use infill_store::{AssetMeta, JobStatus, Store};
+use infill_store::{AssetMeta, JobStatus, NewJob, Store};
 
 const FOLDER: &str = "INFILL_STORE_CRASH_TEST";
 
@@ -22,10 +22,13 @@ fn writer() {
     let store = Store::open(Path::new(&folder)).unwrap();
     let meta = AssetMeta { media_type: "image/png".into(), ..AssetMeta::default() };
     for number in 0.. {
-        let job = store.create_job("inference", &number.to_string()).unwrap();
-        store.set_job_status(&job, JobStatus::InProgress).unwrap();
+        let input = number.to_string();
+        let new = NewJob { kind: "inference", input: &input, ..NewJob::default() };
+        let job = store.create_job(&new).unwrap();
+        store.begin_job(&job).unwrap();
         let asset = store.put(&content(number), &meta).unwrap();
-        store.finish_job(&job, &[asset]).unwrap();
+        store.add_job_asset(&job, 0, &asset, 1.0).unwrap();
+        store.finish_job(&job).unwrap();
     }
 }
 
@@ -53,12 +56,14 @@ fn a_killed_writer_leaves_a_whole_store() {
         }
         for job in store.jobs().unwrap() {
             match job.status {
-                JobStatus::Success => assert!(store.bytes(&job.assets[0]).is_ok()),
+                JobStatus::Success => assert_eq!(job.assets.len(), 1, "{}", job.id),
                 status => assert_eq!(status, JobStatus::Queued, "{}", job.id),
             }
+            // What a job lists is there whole, also where the job was interrupted.
+            assert!(job.assets.iter().all(|asset| store.bytes(asset).is_ok()), "{}", job.id);
         }
         // At most the one job of each killed writer.
-        assert!(store.abandoned_jobs().unwrap().len() as u64 <= round + 1);
+        assert!(store.adopt_jobs().unwrap().len() as u64 <= round + 1);
         written = assets.len();
     }
     assert!(written > 0, "no writer lived long enough to write");
