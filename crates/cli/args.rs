@@ -257,6 +257,9 @@ pub(crate) struct ServeArgs {
     /// Folder where pictures and jobs are kept [default: the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// How long a call waits for its pictures before it is answered with the job, which goes on; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u32).range(0..=604_800))]
+    pub(crate) wait_seconds: u32,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

@@ -49,9 +49,15 @@ impl Server {
         Self::start_silent(store).greeted()
     }
 
+    /// As [`Server::start`], with this wait limit.
+    pub(crate) fn start_waiting(store: &Path, seconds: u32) -> Self {
+        let wait = ["--wait-seconds".to_owned(), seconds.to_string()];
+        Self::start_over(store, &fixture("models"), &wait).greeted()
+    }
+
     /// As [`Server::start`], with another models folder.
     pub(crate) fn start_with_models(store: &Path, models: &Path) -> Self {
-        Self::start_over(store, models).greeted()
+        Self::start_over(store, models, &[]).greeted()
     }
 
     fn greeted(self) -> Self {
@@ -72,10 +78,10 @@ impl Server {
 
     /// Starts the server and says nothing.
     pub(crate) fn start_silent(store: &Path) -> Self {
-        Self::start_over(store, &fixture("models"))
+        Self::start_over(store, &fixture("models"), &[])
     }
 
-    fn start_over(store: &Path, models: &Path) -> Self {
+    fn start_over(store: &Path, models: &Path, more: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_infill"))
             .arg("serve")
             .args(["--device", "cpu"])
@@ -85,6 +91,7 @@ impl Server {
             .arg(fixture("images"))
             .arg("--models")
             .arg(models)
+            .args(more)
             // None of the caller's settings and models.
             .env_remove("INFILL_CONFIG")
             .env("HF_HUB_CACHE", store)
@@ -151,6 +158,19 @@ impl Server {
             }
             assert!(message.get("method").is_some(), "an answer to no request: {message}");
             self.notifications.push(message);
+        }
+    }
+
+    /// The answer to a request while others are not answered; what else comes before it is kept or let go.
+    pub(crate) fn answer_among(&mut self, id: u64) -> Value {
+        loop {
+            let message = self.receive();
+            if message["id"] == id {
+                return message;
+            }
+            if message.get("method").is_some() {
+                self.notifications.push(message);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use infill_store::{AssetMeta, Store};
+use infill_store::{AssetMeta, NewJob, Store};
 use serde_json::{Map, Value, json};
 
 use crate::client::{Http, NEWEST};
@@ -297,7 +297,7 @@ fn ids_are_completed() {
     let png = std::fs::read(fixture("images/init.png")).unwrap();
     let shown = store.put(&png, &AssetMeta::default()).unwrap().to_string();
     store.put(b"hidden", &AssetMeta { hidden: true, ..AssetMeta::default() }).unwrap();
-    let job = store.create_job("inference", "{}").unwrap();
+    let job = store.create_job(&NewJob { kind: "inference", input: "{}", ..NewJob::default() }).unwrap();
     store.cancel_job(&job).unwrap();
     let mut server = Server::start(dir.path());
     let mut completed = |reference: Value, name: &str, value: &str| {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use infill_mcp::{HttpOptions, ServeOptions, serve_http, serve_stdio};
 
@@ -17,6 +18,7 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         store_dir: settings.store_dir(args.store.as_deref())?,
         allow_dirs: settings.allow_dirs(&args.allow_dirs)?,
         models_dir: settings.models_dir(args.device.models.as_deref())?,
+        wait: Duration::from_secs(args.wait_seconds.into()),
         device: settings.device(args.device.device.as_deref())?,
         dtype: settings.dtype(args.device.dtype.as_deref())?,
     };

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
@@ -52,6 +53,17 @@ impl<'a> Arguments<'a> {
     /// A string.
     pub(crate) fn text(&mut self, name: &str) -> Option<&'a str> {
         self.typed(name, Value::as_str, "a string")
+    }
+
+    /// The id of an asset or a job.
+    pub(crate) fn id<I: FromStr<Err = infill_store::Error>>(&mut self, name: &str) -> Option<I> {
+        match self.text(name)?.parse() {
+            Ok(id) => Some(id),
+            Err(error) => {
+                self.faults.push(format!("{name}: {error}"));
+                None
+            }
+        }
     }
 
     /// A boolean.

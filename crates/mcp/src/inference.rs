@@ -6,26 +6,22 @@ use infill_engine::additions::Additions;
 use infill_engine::guidance::default_guidance_scale;
 use infill_models::Family;
 use infill_models::adapters::AdapterPurpose;
-use infill_store::AssetId;
+use infill_store::{AssetId, Store};
 use serde_json::{Map, Value, json};
 
+use crate::pictures::file_url;
 use crate::tools::Kind;
 use crate::tools::inpaint::Inpaint;
 
-/// A picture of the call, stored.
-pub(crate) struct Input {
-    pub(crate) id: AssetId,
-    pub(crate) url: String,
-}
-
-/// The pictures of the call.
+/// The pictures of the call, stored.
+#[derive(Debug)]
 pub(crate) struct Inputs {
-    pub(crate) image: Input,
-    pub(crate) mask: Input,
-    pub(crate) references: Vec<Input>,
+    pub(crate) image: AssetId,
+    pub(crate) mask: AssetId,
+    pub(crate) references: Vec<AssetId>,
 }
 
-/// The inference as the reference writes it.
+/// The inference as the reference writes it, with asset ids in place of [links](linked).
 pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> Value {
     let mut value = json!({
         "type": match inpaint.kind {
@@ -33,10 +29,10 @@ pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> V
             Kind::InpaintIpAdapter => "inpaint_ip_adapter",
         },
         "prompt": inpaint.prompt,
-        "image": inputs.image.url,
-        "imageId": inputs.image.id.as_str(),
-        "mask": inputs.mask.url,
-        "maskId": inputs.mask.id.as_str(),
+        "image": inputs.image.as_str(),
+        "imageId": inputs.image.as_str(),
+        "mask": inputs.mask.as_str(),
+        "maskId": inputs.mask.as_str(),
         "seed": inpaint.seed.to_string(),
         "strength": inpaint.strength,
         "guidance": inpaint.guidance.unwrap_or_else(|| default_guidance_scale(family)),
@@ -59,8 +55,9 @@ pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> V
             concepts.map(|concept| json!({ "modelId": concept.model_id, "scale": concept.scale })).collect();
     }
     if let Some(references) = &inpaint.references {
-        value["ipAdapterImages"] = inputs.references.iter().map(|input| json!(input.url)).collect();
-        value["ipAdapterImageIds"] = inputs.references.iter().map(|input| json!(input.id.as_str())).collect();
+        let ids: Vec<&str> = inputs.references.iter().map(AssetId::as_str).collect();
+        value["ipAdapterImages"] = json!(ids);
+        value["ipAdapterImageIds"] = json!(ids);
         value["ipAdapterScales"] = json!(references.scales);
         value["ipAdapterType"] = json!(match references.purpose {
             AdapterPurpose::Style => "style",
@@ -68,6 +65,27 @@ pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> V
         });
     }
     value
+}
+
+/// The parameters of an inference that are links to pictures.
+const PICTURES: [&str; 3] = ["image", "mask", "ipAdapterImages"];
+
+/// The inference with the links that hold now. A picture that is gone keeps its id.
+pub(crate) fn linked(mut inference: Value, store: &Store) -> Value {
+    let link = |value: &mut Value| {
+        let id = value.as_str().and_then(|id| id.parse::<AssetId>().ok());
+        if let Some(asset) = id.and_then(|id| store.get(&id).ok()) {
+            *value = json!(file_url(&store.path(&asset)));
+        }
+    };
+    for name in PICTURES {
+        match inference.get_mut(name) {
+            Some(Value::Array(values)) => values.iter_mut().for_each(link),
+            Some(value) => link(value),
+            None => {}
+        }
+    }
+    inference
 }
 
 /// What all pictures of a run have in common: the inference without this machine's paths, and what its names stood for.
@@ -81,7 +99,7 @@ pub(crate) fn recipe(
 ) -> infill_engine::Result<Map<String, Value>> {
     let mut recipe = inference.as_object().cloned().unwrap_or_default();
     // Where this machine keeps its files is nobody's business, and would make other bytes on each machine.
-    for path in ["image", "mask", "ipAdapterImages"] {
+    for path in PICTURES {
         recipe.shift_remove(path);
     }
     recipe.insert("modelId".into(), json!(inpaint.model_id.as_deref().map(bare)));
@@ -112,7 +130,7 @@ pub(crate) fn recipe(
 }
 
 /// An id as it is; of a path, its last part.
-fn bare(id: &str) -> String {
+pub(crate) fn bare(id: &str) -> String {
     let path = Path::new(id);
     if path.is_absolute() { name(path) } else { id.to_owned() }
 }

@@ -6,29 +6,34 @@
 //! to `tracing`, which the command line sends to stderr.
 
 mod arguments;
+mod call;
 mod clock;
 mod completion;
+mod desk;
 mod envelope;
 mod error;
 mod holdings;
 mod http;
 mod inference;
 mod options;
+mod order;
 mod percent;
 mod pictures;
+mod prepare;
 mod preview;
 mod progress;
 mod prompts;
 mod reply;
+mod report;
 mod resources;
 mod run;
 mod server;
 mod sizes;
 mod stdio;
 mod studio;
+mod tasks;
 mod tools;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -44,10 +49,11 @@ pub use error::{Error, Result};
 pub use http::{HttpOptions, serve_http};
 pub use options::ServeOptions;
 
-/// How long the runs of a session that ended may take to stop, at their next step.
+/// How long jobs may take to stop, at their next step, once the session has ended.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Serves one client on stdin and stdout until stdin ends; runs that are still going are stopped then.
+/// Serves one client on stdin and stdout until stdin ends. The job of a call that is not answered is canceled then; any
+/// other that is not done is left for the next server over the store.
 ///
 /// Blocks: it makes its own runtime, so don't call it from within another one.
 ///
@@ -57,7 +63,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
     // Nothing is ever sent: the channel closes with the input.
     let (input_open, input_ended) = watch::channel(());
-    let server = Server::new(Arc::new(Studio::open(options)?), tools::all()?, input_ended);
+    let studio = Studio::open(options)?;
+    let server = Server::new(studio.clone(), tools::all()?, input_ended);
     let running = server.running();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
@@ -73,6 +80,7 @@ pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
     while running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
+    studio.desk.close(deadline);
     // What still runs is found in the store's rows when it is next opened.
     runtime.shutdown_background();
     served

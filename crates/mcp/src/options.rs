@@ -1,6 +1,7 @@
 //! What the server is started with.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 
@@ -13,6 +14,8 @@ pub struct ServeOptions {
     pub allow_dirs: Vec<PathBuf>,
     /// A folder of model folders, each found by its name, besides the catalogue.
     pub models_dir: Option<PathBuf>,
+    /// How long a call waits for its job before it is answered with the job as it is; zero: at once.
+    pub wait: Duration,
     /// The device that the worker runs on.
     pub device: DeviceChoice,
     /// The number format of the networks.

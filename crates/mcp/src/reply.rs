@@ -1,15 +1,14 @@
 //! The reply to a call: text that suffices by itself, previews, links, and the reference's structure, in this order,
 //! and all of it small enough for every host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use infill_store::{AssetId, Job};
+use infill_store::AssetId;
 use rmcp::model::{Annotations, CallToolResult, ContentBlock, Resource, Role};
 use serde_json::{Value, json};
 
-use crate::clock::iso;
 use crate::pictures::file_url;
 
 /// Base64 of all previews together: hosts count it, and some allow 1 MiB for a whole reply.
@@ -24,12 +23,14 @@ const MOST_PREVIEWS: usize = 24;
 /// One finished and stored picture.
 #[derive(Debug)]
 pub(crate) struct Made {
+    /// Its place among the pictures of its job.
+    pub(crate) index: usize,
     pub(crate) id: AssetId,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) width: u32,
     pub(crate) height: u32,
-    pub(crate) seed: u64,
+    pub(crate) seed: String,
     pub(crate) seconds: f64,
     /// A JPEG of at most [`preview_budget`] bytes.
     pub(crate) preview: Option<Vec<u8>>,
@@ -40,11 +41,15 @@ pub(crate) fn preview_budget(index: usize, samples: usize) -> usize {
     if index >= MOST_PREVIEWS { 0 } else { PREVIEW_BYTES / samples.clamp(1, MOST_PREVIEWS) / 4 * 3 - 3 }
 }
 
-/// The reply to a run that ended well.
-pub(crate) fn success(made: &[Made], warnings: &[String], structured: Value) -> CallToolResult {
-    let mut text: Vec<String> =
-        made.iter().enumerate().map(|(index, one)| line(index, made.len(), one)).collect();
-    text.extend(warnings.iter().map(|warning| format!("Note: {warning}.")));
+/// The reply to a job that ended well, with those of its pictures that are still there.
+pub(crate) fn success(
+    made: &[Made],
+    samples: usize,
+    warnings: &[String],
+    structured: Value,
+) -> CallToolResult {
+    let mut text = lines(made, samples);
+    text.extend(notes(warnings));
     let links: Vec<ContentBlock> = made.iter().map(link).collect();
 
     // Some hosts are sent the text, some the structure, and the JSON of either may need escapes.
@@ -54,10 +59,10 @@ pub(crate) fn success(made: &[Made], warnings: &[String], structured: Value) -> 
     let mut previews = Vec::new();
     for one in made {
         let Some(jpeg) = &one.preview else { continue };
-        let data = STANDARD.encode(jpeg);
-        if data.len() <= room {
-            room -= data.len();
-            previews.push(ContentBlock::image(data, "image/jpeg"));
+        let encoded = 4 * jpeg.len().div_ceil(3);
+        if encoded <= room {
+            room -= encoded;
+            previews.push(preview_block(jpeg));
         }
     }
     if previews.len() < made.len() {
@@ -79,11 +84,25 @@ pub(crate) fn success(made: &[Made], warnings: &[String], structured: Value) -> 
 /// The reply to a call that was checked and not run.
 pub(crate) fn checked(text: String, warnings: &[String]) -> CallToolResult {
     let mut lines = vec![text];
-    lines.extend(warnings.iter().map(|warning| format!("Note: {warning}.")));
-    let mut result = CallToolResult::success(vec![ContentBlock::text(lines.join("\n"))]);
+    lines.extend(notes(warnings));
     // On one's own machine a run costs no units, only time.
-    result.structured_content = Some(json!({ "creativeUnitsCost": 0 }));
+    told(&lines, json!({ "creativeUnitsCost": 0 }))
+}
+
+/// A reply of text and structure alone.
+pub(crate) fn told(lines: &[String], structured: Value) -> CallToolResult {
+    let mut result = CallToolResult::success(vec![ContentBlock::text(lines.join("\n"))]);
+    result.structured_content = Some(structured);
     result
+}
+
+pub(crate) fn notes(warnings: &[String]) -> impl Iterator<Item = String> {
+    warnings.iter().map(|warning| format!("Note: {warning}."))
+}
+
+/// One line for each picture, which suffices by itself.
+pub(crate) fn lines(made: &[Made], samples: usize) -> Vec<String> {
+    made.iter().map(|one| line(samples, one)).collect()
 }
 
 /// A failure that a model can read, one sentence per line.
@@ -91,37 +110,32 @@ pub(crate) fn failure(sentences: &[String]) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(sentences.join("\n"))])
 }
 
-/// A job as the reference writes it.
-pub(crate) fn job_value(job: &Job) -> Value {
-    let history: Vec<Value> = job
-        .history
-        .iter()
-        .map(|(status, at)| json!({ "date": iso(*at), "status": status.as_str() }))
-        .collect();
-    let assets: Vec<&str> = job.assets.iter().map(AssetId::as_str).collect();
-    json!({
-        "jobId": job.id.as_str(),
-        "jobType": job.kind,
-        "status": job.status.as_str(),
-        "progress": job.progress,
-        "statusHistory": history,
-        "metadata": { "assetIds": assets },
-        "createdAt": iso(job.created_at),
-        "updatedAt": iso(job.updated_at),
-    })
-}
-
-fn line(index: usize, samples: usize, one: &Made) -> String {
-    let Made { id, path, width, height, seed, seconds, .. } = one;
+fn line(samples: usize, one: &Made) -> String {
+    let Made { index, id, path, width, height, seed, seconds, .. } = one;
     let number = if samples == 1 { "Picture".into() } else { format!("Picture {} of {samples}", index + 1) };
     format!("{number}: {id}, {}, {width}x{height} pixels, seed {seed}, {seconds:.2} s.", path.display())
 }
 
 fn link(one: &Made) -> ContentBlock {
-    let mut resource = Resource::new(file_url(&one.path), format!("{}.png", one.id))
-        .with_title(format!("Inpainted picture, seed {}", one.seed))
-        .with_mime_type("image/png")
-        .with_size(one.bytes);
+    let title = format!("Inpainted picture, seed {}", one.seed);
+    picture_link(&one.path, format!("{}.png", one.id), title, "image/png", one.bytes)
+}
+
+/// A small picture that models are shown.
+pub(crate) fn preview_block(jpeg: &[u8]) -> ContentBlock {
+    ContentBlock::image(STANDARD.encode(jpeg), "image/jpeg")
+}
+
+/// A link that hosts show to their users and don't send to models.
+pub(crate) fn picture_link(
+    path: &Path,
+    name: String,
+    title: String,
+    media_type: &str,
+    bytes: u64,
+) -> ContentBlock {
+    let mut resource =
+        Resource::new(file_url(path), name).with_title(title).with_mime_type(media_type).with_size(bytes);
     resource.annotations = Some(Annotations::default().with_audience(vec![Role::User]));
     ContentBlock::resource_link(resource)
 }
@@ -134,13 +148,14 @@ mod tests {
     fn made(count: usize, preview: usize) -> Vec<Made> {
         (0..count)
             .map(|index| Made {
+                index,
                 id: AssetId::of(&index.to_le_bytes()),
                 path: format!("/var/lib/a-folder-of-some-length/infill/blobs/{index:02}/{index:064}.png")
                     .into(),
                 bytes: 1 << 22,
                 width: 1024,
                 height: 768,
-                seed: u64::MAX - index as u64,
+                seed: (u64::MAX - index as u64).to_string(),
                 seconds: 12.351,
                 preview: Some(vec![0xff; preview.min(preview_budget(index, count))])
                     .filter(|p| !p.is_empty()),
@@ -155,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_reply_has_text_then_previews_then_links() {
-        let result = success(&made(2, 1000), &["x has no effect".into()], json!({"inference": {}}));
+        let result = success(&made(2, 1000), 2, &["x has no effect".into()], json!({"inference": {}}));
         assert_eq!(kinds(&result), ["text", "image", "image", "resource_link", "resource_link"]);
         let text = result.content[0].as_text().unwrap().text.clone();
         let lines: Vec<_> = text.lines().collect();
@@ -175,7 +190,7 @@ mod tests {
         for count in [1, 2, 7, 24, 25, 128] {
             let ids: Vec<_> = made(count, 0).iter().map(|one| one.id.to_string()).collect();
             let structured = json!({"inference": {"prompt": "\u{1}".repeat(10_000)}, "job": {"metadata": {"assetIds": ids}}});
-            let result = success(&made(count, usize::MAX), &[], structured);
+            let result = success(&made(count, usize::MAX), count, &[], structured);
             let value = serde_json::to_value(&result).unwrap();
             let previews: usize = value["content"]
                 .as_array()

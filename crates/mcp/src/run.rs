@@ -1,88 +1,187 @@
-//! A job at work: handed to the worker, watched, and its pictures stored as they come.
+//! The thread that works: it takes one job after another from the desk, runs it from its row, and stores each picture
+//! as it comes. No client is needed for that.
 
+use std::any::Any;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 
-use infill_engine::additions::Additions;
+use infill_engine::Error as EngineError;
 use infill_engine::pipeline::{Painted, Progress};
-use infill_engine::request::InpaintRequest;
-use infill_engine::worker::{Event, Job};
-use infill_models::Checkpoint;
-use infill_store::{AssetId, AssetMeta, JobId, JobStatus};
-use serde_json::{Map, Value, json};
+use infill_engine::worker;
+use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus};
+use serde_json::{Value, json};
 
-use crate::preview;
+use crate::desk::{Ticket, Told};
+use crate::order::Order;
+use crate::prepare::Prepared;
 use crate::progress::Stage;
-use crate::reply::{self, Made};
-use crate::studio::{Studio, Watch};
-use crate::tools::inpaint::Inpaint;
+use crate::studio::Studio;
+
+/// Events that the worker may be ahead of the store: finished pictures are among them.
+const AHEAD: usize = 8;
+
+/// How work on a job ended.
+#[derive(Debug)]
+enum End {
+    Done,
+    /// Its client no longer wants it.
+    Cancelled,
+    /// The server ends: the next one goes on with it.
+    GivenUp,
+    Failed(String),
+}
+
+/// Works until the desk is closed.
+pub(crate) fn work(studio: &Studio) {
+    while let Some(ticket) = studio.desk.next() {
+        let ended = catch_unwind(AssertUnwindSafe(|| begin(studio, &ticket)));
+        let ended = ended.unwrap_or_else(|panic| {
+            let sentence = format!("the job failed inside: {}", panic_text(panic.as_ref()));
+            end(studio, &ticket.id, End::Failed(sentence))
+        });
+        if let Err(error) = ended {
+            tracing::error!(%error, job = %ticket.id, "the job's end was not written");
+        }
+        studio.desk.leave(&ticket.id);
+    }
+}
+
+/// One job from its row to its end.
+fn begin(studio: &Studio, ticket: &Arc<Ticket>) -> infill_store::Result<()> {
+    let id = &ticket.id;
+    match studio.store.begin_job(id) {
+        Ok(()) => {}
+        // It was cancelled while it waited.
+        Err(StoreError::Finished { .. }) => return Ok(()),
+        Err(error) => return end(studio, id, End::Failed(error.to_string())),
+    }
+    let ended = match studio.store.job(id) {
+        Ok(_) if ticket.is_cancelled() => End::Cancelled,
+        Ok(job) => paint(studio, ticket, &job),
+        Err(error) => End::Failed(error.to_string()),
+    };
+    end(studio, id, ended)
+}
+
+fn end(studio: &Studio, id: &JobId, end: End) -> infill_store::Result<()> {
+    tracing::info!(job = %id, ?end, "work on a job ended");
+    let store = &studio.store;
+    match end {
+        End::Done => store.finish_job(id),
+        End::Cancelled => store.cancel_job(id),
+        End::GivenUp => store.release_job(id),
+        End::Failed(sentence) => store.fail_job(id, &sentence),
+    }
+}
+
+/// Paints what is missing of a job.
+fn paint(studio: &Studio, ticket: &Arc<Ticket>, job: &Job) -> End {
+    let order = match Order::read(&job.input) {
+        Ok(order) => order,
+        Err(sentence) => return End::Failed(sentence),
+    };
+    // Finished pictures of an interrupted job are whole, or are made again.
+    let first = job.assets.iter().take_while(|id| studio.store.bytes(id).is_ok()).count();
+    if first >= order.samples() {
+        return End::Done;
+    }
+    let prepared = match studio.prepare(order.kind, &order.arguments_after(first)) {
+        Ok(prepared) => prepared,
+        Err(faults) => return End::Failed(faults.join("\n")),
+    };
+    if let Err(sentence) = order.check(&prepared) {
+        return End::Failed(sentence);
+    }
+    let image = job.needs.first().cloned();
+    Run { studio, ticket, order: &order, first, image }.paint(prepared)
+}
 
 /// A job at work.
-pub(crate) struct Run<'a> {
-    pub(crate) studio: &'a Studio,
-    pub(crate) job: &'a JobId,
-    pub(crate) inpaint: &'a Inpaint,
-    /// What every picture carries besides its own seed.
-    pub(crate) recipe: &'a Map<String, Value>,
-    pub(crate) watch: &'a Watch,
+struct Run<'a> {
+    studio: &'a Studio,
+    ticket: &'a Arc<Ticket>,
+    order: &'a Order,
+    /// Pictures that were there before.
+    first: usize,
+    /// The parent of each picture.
+    image: Option<AssetId>,
 }
 
 impl Run<'_> {
-    /// Hands the job to the worker and stores each picture as it comes. Returns the pictures and the warnings.
-    pub(crate) fn paint(
-        &self,
-        checkpoint: Checkpoint,
-        additions: Additions,
-        request: InpaintRequest,
-        image: &AssetId,
-    ) -> infill_engine::Result<(Vec<Made>, Vec<String>)> {
-        let (sender, events) = mpsc::channel();
-        let cancelled = self.watch.cancelled.clone();
+    /// Hands the job to the worker, stores what comes and tells how far it is.
+    fn paint(&self, prepared: Prepared) -> End {
+        let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
+        let (sender, events) = sync_channel(AHEAD);
+        let stop = Stop { ticket: self.ticket.clone(), closing: self.studio.desk.closing() };
         let on_event = Box::new(move |event| {
-            let heard = sender.send(event).is_ok();
-            if heard && !cancelled.load(Ordering::Relaxed) {
+            if sender.send(event).is_ok() && !stop.is_set() {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
             }
         });
-        self.studio.engine.submit(Job { checkpoint, additions, request, on_event })?;
+        let job = worker::Job { checkpoint, additions, request, on_event };
+        if let Err(error) = self.studio.engine.submit(job) {
+            return End::Failed(error.to_string());
+        }
         let mut stage = Stage::waiting();
-        let (mut made, mut warnings) = (Vec::new(), Vec::new());
         for event in events {
-            match event {
-                Event::Progress(progress) => {
+            let kept = match event {
+                worker::Event::Progress(progress) => {
+                    let progress = self.among_all(progress);
                     stage = Stage::of(progress, &stage);
-                    self.note(progress, &stage);
-                    // Nobody listens any more where the call was cancelled.
-                    let _ = self.watch.stages.send(stage.clone());
+                    self.note(progress, &stage)
                 }
-                Event::Warning(warning) => warnings.push(warning),
-                Event::Painted(painted) => made.push(self.keep(&painted, image)?),
-                Event::Finished(outcome) => return outcome.map(|()| (made, warnings)),
+                worker::Event::Warning(warning) => self.studio.store.add_job_note(&self.ticket.id, &warning),
+                worker::Event::Painted(painted) => match self.keep(&painted, inpaint.hide_results) {
+                    Ok(kept) => kept,
+                    Err(error) => return End::Failed(error.to_string()),
+                },
+                worker::Event::Finished(Ok(())) => return End::Done,
+                worker::Event::Finished(Err(EngineError::Cancelled)) if self.ticket.is_cancelled() => {
+                    return End::Cancelled;
+                }
+                worker::Event::Finished(Err(EngineError::Cancelled)) => return End::GivenUp,
+                worker::Event::Finished(Err(error)) => return End::Failed(error.to_string()),
+            };
+            if let Err(error) = kept {
+                return End::Failed(error.to_string());
             }
         }
-        Err(infill_engine::Error::Panicked("the worker ended in the middle of the job".into()))
+        End::Failed("the worker ended in the middle of the job".into())
     }
 
-    /// Writes to the job's row where it stands. The pictures do not depend on it.
-    fn note(&self, progress: Progress, stage: &Stage) {
+    /// Where the job is, counted with the pictures that were there before.
+    fn among_all(&self, progress: Progress) -> Progress {
+        let samples = self.order.samples();
+        match progress {
+            Progress::Step { sample, step, steps, .. } => {
+                Progress::Step { sample: sample + self.first, samples, step, steps }
+            }
+            Progress::Decoding { sample, .. } => Progress::Decoding { sample: sample + self.first, samples },
+            other => other,
+        }
+    }
+
+    /// Writes to the job's row where it stands, hears whether it is still wanted, and tells those who wait.
+    fn note(&self, progress: Progress, stage: &Stage) -> infill_store::Result<()> {
         let status = match progress {
             Progress::Loading { .. } => JobStatus::WarmingUp,
             Progress::Decoding { sample, samples } if sample + 1 == samples => JobStatus::Finalizing,
             _ => JobStatus::InProgress,
         };
-        let store = &self.studio.store;
-        match store.advance_job(self.job, status, stage.fraction()) {
-            Ok(true) => self.watch.cancelled.store(true, Ordering::Relaxed),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, job = %self.job, "the job's progress was not written"),
+        if self.studio.store.advance_job(&self.ticket.id, status, stage.fraction())? {
+            self.ticket.cancel();
         }
+        self.ticket.tell(Told::Stage(stage.clone()));
+        Ok(())
     }
 
-    fn keep(&self, painted: &Painted, image: &AssetId) -> infill_engine::Result<Made> {
-        let mut recipe = Value::Object(self.recipe.clone());
+    fn keep(&self, painted: &Painted, hidden: bool) -> infill_engine::Result<infill_store::Result<()>> {
+        let mut recipe = Value::Object(self.order.recipe.clone());
         recipe["seed"] = json!(painted.seed.to_string());
         recipe["numSamples"] = json!(1);
         let recipe = recipe.to_string();
@@ -92,27 +191,32 @@ impl Run<'_> {
             media_type: "image/png".into(),
             width: Some(size.width),
             height: Some(size.height),
-            parent: Some(image.clone()),
-            hidden: self.inpaint.hide_results,
+            parent: self.image.clone(),
+            hidden,
             recipe: Some(recipe),
         };
         let store = &self.studio.store;
-        let kept = store.put(&png, &meta).and_then(|id| store.get(&id));
-        let added = kept.and_then(|asset| {
-            store.add_job_asset(self.job, painted.index, &asset.id, painted.seconds)?;
-            Ok(asset)
-        });
-        let asset = added.map_err(|error| infill_engine::Error::Encode(error.to_string()))?;
-        let budget = reply::preview_budget(painted.index, self.inpaint.samples as usize);
-        Ok(Made {
-            path: store.path(&asset),
-            id: asset.id,
-            bytes: asset.size,
-            width: size.width,
-            height: size.height,
-            seed: painted.seed,
-            seconds: painted.seconds,
-            preview: preview::jpeg(&painted.picture.to_rgb8(), budget),
-        })
+        let position = self.first + painted.index;
+        Ok(store
+            .put(&png, &meta)
+            .and_then(|asset| store.add_job_asset(&self.ticket.id, position, &asset, painted.seconds)))
     }
+}
+
+/// Whether a job must not go on.
+struct Stop {
+    ticket: Arc<Ticket>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.ticket.is_cancelled() || self.closing.load(Ordering::Acquire)
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
 }

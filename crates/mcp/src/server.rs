@@ -1,36 +1,35 @@
 //! The protocol's side of the server: what it offers, and one task per call.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
-    CustomResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, Icon, Implementation,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-    ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams, CompleteResult,
+    CustomRequest, CustomResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse,
+    GetTaskParams, GetTaskResult, Icon, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
-use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::sync::watch;
 
-use crate::progress::{HEARTBEAT, Teller};
-use crate::studio::{Studio, Watch};
-use crate::tools::Kind;
-use crate::{completion, prompts, reply, resources};
+use crate::studio::Studio;
+use crate::tools::{Action, get_assets_by_asset_id, get_job_id};
+use crate::{call, completion, prompts, resources, tasks};
 
 const INSTRUCTIONS: &str = "infill repaints parts of pictures on this machine, offline. Call post-inpaint-inferences \
 with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt; call \
 post-inpaint-ip-adapter-inferences where reference pictures show how it should look. Pictures are given \
 as asset ids out of earlier results, as file:// URLs under the folders that the server allows, or as data URLs; to \
 work on a result, give its asset id as the next image. Check arguments without running them with dryRun \"true\". A \
-run may take minutes on a CPU: ask for progress, and begin with numSamples 1.";
+run may take minutes on a CPU: ask for progress, and begin with numSamples 1. A call that takes \
+longer than the server lets it wait is answered with its job, which goes on: get-job-id gives its pictures later.";
 
 /// Requests that this server answers: parameters that it can't read are not an unknown method.
-const METHODS: [&str; 10] = [
+const METHODS: [&str; 13] = [
     "initialize",
     "ping",
     "tools/list",
@@ -41,6 +40,9 @@ const METHODS: [&str; 10] = [
     "resources/templates/list",
     "resources/read",
     "completion/complete",
+    "tasks/get",
+    "tasks/update",
+    "tasks/cancel",
 ];
 
 /// One client's server; clones share all of it.
@@ -81,7 +83,7 @@ impl Server {
         })
     }
 
-    /// How many calls are at work, also after the session.
+    /// How many calls are not answered, also after the session.
     pub(crate) fn running(&self) -> Arc<AtomicUsize> {
         self.running.clone()
     }
@@ -98,6 +100,7 @@ impl ServerHandler for Server {
             .enable_prompts()
             .enable_resources()
             .enable_completions()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities)
             .with_server_info(implementation)
@@ -121,50 +124,46 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(kind) = Kind::named(&request.name) else {
+        let Some(action) = Action::named(&request.name) else {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_ref()).collect();
             let message = format!("there is no tool {:?}; allowed: {}", request.name, names.join(", "));
             return Err(ErrorData::invalid_params(message, None));
         };
         let given = request.arguments.unwrap_or_default();
-        let mut input = self.input.clone();
-        let (stages, mut heard) = mpsc::unbounded_channel();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let watch = Watch { stages, cancelled: cancelled.clone() };
-        let mut teller = Teller::new(&context.peer, context.meta.get_progress_token());
-
+        let _running = Running::new(&self.running);
         let studio = self.studio.clone();
-        let running = Running::new(&self.running);
-        let work = tokio::task::spawn_blocking(move || {
-            let _running = running;
-            studio.call(kind, &given, &watch)
-        });
-        // Ends with the work, which then drops its side of the channel.
-        let told = async {
-            loop {
-                tokio::select! {
-                    biased;
-                    stage = heard.recv() => match stage {
-                        Some(stage) => teller.tell(stage).await,
-                        None => return,
-                    },
-                    () = sleep(HEARTBEAT) => teller.beat().await,
-                }
+        let result = match action {
+            Action::Paint(kind) => {
+                return call::paint(studio, kind, given, &context, &mut self.input.clone()).await;
             }
+            Action::GetJob => call::look(move || get_job_id::answer(&studio, &given)).await,
+            Action::GetAsset => call::look(move || get_assets_by_asset_id::answer(&studio, &given)).await,
         };
-        // From then on nobody is told: a notification would wait for ever once the input has ended. The SDK itself stops
-        // a call only seconds after that, when hosts have killed the process.
-        tokio::select! {
-            biased;
-            () = context.ct.cancelled() => cancelled.store(true, Ordering::Relaxed),
-            _ = input.changed() => cancelled.store(true, Ordering::Relaxed),
-            () = told => {}
-        }
-        let result = work.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a call failed inside");
-            reply::failure(&["the call failed inside; see the server's log".to_owned()])
-        });
         Ok(CallToolResponse::from(result))
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        tasks::get(self.studio.clone(), request.task_id).await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::update(self.studio.clone(), request.task_id).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::cancel(self.studio.clone(), request.task_id).await
     }
 
     async fn list_prompts(

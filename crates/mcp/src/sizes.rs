@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use infill_engine::geometry::Size;
 use infill_models::Family;
 
-use crate::studio::fault;
+use crate::prepare::fault;
 use crate::tools::inpaint::Inpaint;
 
 /// The tool's own range of width and height, narrower than the engine's, and the kind of model that has it.

@@ -1,328 +1,148 @@
-//! One call from its arguments to its reply: everything that blocks, on a thread that may.
+//! What every call shares: the store, the worker, the queue before it, and what lies on this machine.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
-use infill_engine::additions::{Additions, Concept, IpAdapterSource};
-use infill_engine::geometry::{Size, own_work_size};
-use infill_engine::image::{Limits, Picture};
-use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
-use infill_engine::mask::Mask;
-use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_engine::worker::Engine;
-use infill_models::adapters::AdapterPurpose;
-use infill_models::{Checkpoint, places};
-use infill_store::{AssetId, AssetMeta, NewJob, Store};
+use infill_models::places;
+use infill_store::{Error as StoreError, JobId, NewJob, Store, Work};
 use rmcp::model::CallToolResult;
-use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::UnboundedSender;
+use serde_json::{Map, Value};
+use tokio::sync::broadcast::Receiver;
 
+use crate::desk::{Desk, Told, Whereabouts};
 use crate::holdings::Holdings;
-use crate::inference::{Input, Inputs, inference, recipe};
-use crate::pictures::{AllowedFolders, Source, file_url};
-use crate::progress::Stage;
+use crate::inference::bare;
+use crate::order::Order;
+use crate::pictures::AllowedFolders;
+use crate::prepare::Prepared;
 use crate::reply;
-use crate::run::Run;
-use crate::sizes::{other_proportions, side_faults, sides};
 use crate::tools::Kind;
-use crate::tools::inpaint::Inpaint;
-use crate::{Result, ServeOptions};
+use crate::{Result, ServeOptions, run};
+
+/// A job that ended its process this often before it made a picture is not begun again.
+const MOST_ATTEMPTS: u32 = 10;
 
 /// What every call shares.
 pub(crate) struct Studio {
     pub(crate) store: Store,
     pub(crate) engine: Engine,
+    pub(crate) desk: Desk,
     /// Where pictures may be read.
-    folders: AllowedFolders,
+    pub(crate) folders: AllowedFolders,
     pub(crate) holdings: Holdings,
+    /// How long a call waits for its job, unless it says otherwise.
+    pub(crate) wait: Duration,
 }
 
-/// How one call is watched and stopped.
-#[derive(Clone)]
-pub(crate) struct Watch {
-    /// Gets each stage.
-    pub(crate) stages: UnboundedSender<Stage>,
-    /// Set once nobody wants the pictures any more.
-    pub(crate) cancelled: Arc<AtomicBool>,
-}
-
-/// A call that can be run.
-struct Prepared {
-    inpaint: Inpaint,
-    checkpoint: Checkpoint,
-    request: InpaintRequest,
-    additions: Additions,
-    image: Vec<u8>,
-    mask: Vec<u8>,
-    references: Vec<Encoded>,
-}
-
-/// A reference picture as it came.
-struct Encoded {
-    bytes: Vec<u8>,
-    size: Size,
+/// What became of a call.
+pub(crate) enum Begun {
+    /// It needs no work, or can't have any.
+    Answered(CallToolResult),
+    /// A job, and what is told of it.
+    Job(JobId, Receiver<Told>),
 }
 
 impl Studio {
-    /// Opens the store and the folders and starts the worker.
+    /// Opens the store and the folders, queues what earlier processes left, and starts the worker.
     ///
     /// # Errors
     /// A folder or a store that can't be used.
-    pub(crate) fn open(options: &ServeOptions) -> Result<Self> {
+    pub(crate) fn open(options: &ServeOptions) -> Result<Arc<Self>> {
         let store = Store::open(&options.store_dir)?;
-        // The clients of these jobs went away with the process that ran them.
-        fail(&store, &store.adopt_jobs()?)?;
         let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?;
         let models_dir =
             options.models_dir.clone().or_else(|| places::models_dir().filter(|dir| dir.is_dir()));
-        Ok(Self {
+        let studio = Arc::new(Self {
             holdings: Holdings::new(folders.and("models", models_dir.as_slice())?, models_dir),
             // What a reply names can be given back as it is.
             folders: folders.and("store", &[store.blobs_dir().to_owned()])?,
             engine: Engine::start(options.device, options.dtype)?,
+            desk: Desk::default(),
+            wait: options.wait,
             store,
-        })
+        });
+        studio.adopt()?;
+        let worker = studio.clone();
+        thread::Builder::new().name("infill-jobs".into()).spawn(move || run::work(&worker))?;
+        Ok(studio)
     }
 
-    /// Runs a call of a tool; whatever goes wrong is in the reply.
-    pub(crate) fn call(&self, kind: Kind, given: &Map<String, Value>, watch: &Watch) -> CallToolResult {
+    /// Queues what processes that are gone left unfinished.
+    fn adopt(&self) -> infill_store::Result<()> {
+        for job in self.store.adopt_jobs()? {
+            if job.attempts < MOST_ATTEMPTS {
+                tracing::info!(job = %job.id, pictures = job.assets.len(), "an interrupted job is queued again");
+                self.desk.adopt(job.id);
+            } else {
+                let sentence =
+                    format!("the server ended {MOST_ATTEMPTS} times while it was at work on the job");
+                self.store.fail_job(&job.id, &sentence)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a call and makes a job of it: its row is written before it is queued.
+    pub(crate) fn begin(&self, kind: Kind, given: &Map<String, Value>) -> Begun {
         let prepared = match self.prepare(kind, given) {
             Ok(prepared) => prepared,
-            Err(faults) => return reply::failure(&faults),
+            Err(faults) => return Begun::Answered(reply::failure(&faults)),
         };
         if prepared.inpaint.dry_run {
-            return dry_run(&prepared);
+            return Begun::Answered(dry_run(&prepared));
         }
-        self.run(prepared, watch).unwrap_or_else(|sentence| reply::failure(&[sentence]))
+        match self.queue(given, &prepared) {
+            Ok((id, heard)) => Begun::Job(id, heard),
+            Err(sentence) => Begun::Answered(reply::failure(&[sentence])),
+        }
     }
 
-    /// Everything that can be refused, all of it at once.
-    fn prepare(&self, kind: Kind, given: &Map<String, Value>) -> std::result::Result<Prepared, Vec<String>> {
-        let (mut inpaint, mut faults) = Inpaint::read(kind, given);
-        let checkpoint = inpaint.model_id.as_deref().and_then(|id| {
-            self.holdings
-                .checkpoint(id)
-                .map_err(|(value, allowed)| faults.push(fault("modelId", &value, &allowed)))
-                .ok()
-        });
-        if let Some(checkpoint) = &checkpoint {
-            faults.extend(side_faults(&inpaint, checkpoint.family()));
-        }
-        let limits = Limits::default();
-        let image = inpaint.image.take().and_then(|source| {
-            self.picture("image", &source, &mut faults, |bytes| Picture::decode(bytes, &limits))
-        });
-        let mask = inpaint.mask.take().and_then(|source| {
-            self.picture("mask", &source, &mut faults, |bytes| Mask::decode(bytes, &limits))
-        });
-        let (references, image_prompt) = self.references(&mut inpaint, &mut faults).unzip();
-        let additions = self.additions(&mut inpaint, checkpoint.as_ref(), &mut faults);
-        let (Some(checkpoint), Some((image, picture)), Some((mask, mask_picture)), true) =
-            (checkpoint, image, mask, faults.is_empty())
-        else {
-            return Err(faults);
-        };
-        let own = own_work_size(picture.size(), &sides(checkpoint.family()).0);
-        let work =
-            Size { width: inpaint.width.unwrap_or(own.width), height: inpaint.height.unwrap_or(own.height) };
-        (inpaint.width, inpaint.height) = (Some(work.width), Some(work.height));
-        inpaint.warnings.extend(other_proportions(picture.size(), work));
-        if !checkpoint.is_inpaint() {
-            inpaint.warnings.push(
-                "the model was not trained to inpaint: it does not see what is around the mask as well as one that was"
-                    .into(),
-            );
-        }
-        let request = params(&inpaint, picture, mask_picture, image_prompt)
-            .and_then(InpaintRequest::new)
-            .map_err(|error| vec![error.to_string()])?;
-        let references = references.unwrap_or_default();
-        Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })
-    }
-
-    /// The reference pictures of a call that has any, encoded and as the engine takes them.
-    fn references(
+    fn queue(
         &self,
-        inpaint: &mut Inpaint,
-        faults: &mut Vec<String>,
-    ) -> Option<(Vec<Encoded>, ImagePrompt)> {
-        let given = inpaint.references.as_mut()?;
-        let limits = Limits::default();
-        let (mut encoded, mut references) = (Vec::new(), Vec::new());
-        for ((name, source), &scale) in std::mem::take(&mut given.pictures).iter().zip(&given.scales) {
-            let decoded = self.picture(name, source, faults, |bytes| Picture::decode(bytes, &limits));
-            let Some((bytes, picture)) = decoded else { continue };
-            encoded.push(Encoded { bytes, size: picture.size() });
-            references.push(Reference { picture, scale, mask: None });
-        }
-        let blocks = match given.purpose {
-            AdapterPurpose::Style => AdapterBlocks::Style,
-            AdapterPurpose::Character => AdapterBlocks::All,
+        given: &Map<String, Value>,
+        prepared: &Prepared,
+    ) -> std::result::Result<(JobId, Receiver<Told>), String> {
+        let broken = |error: StoreError| error.to_string();
+        let place = self.desk.reserve()?;
+        let inputs = prepared.keep(&self.store).map_err(broken)?;
+        let order = Order::new(given, prepared, &inputs).map_err(|error| error.to_string())?;
+        let needs: Vec<_> =
+            [&inputs.image, &inputs.mask].into_iter().chain(&inputs.references).cloned().collect();
+        let request = &prepared.request;
+        let model = prepared.inpaint.model_id.as_deref().map(bare).unwrap_or_default();
+        let pixels = request.plan().work;
+        let new = NewJob {
+            kind: "inference",
+            input: &order.to_json(),
+            needs: &needs,
+            notes: &prepared.inpaint.warnings,
+            work: Some(Work {
+                model: &model,
+                steps: u32::try_from(request.steps_after_strength()).unwrap_or(u32::MAX),
+                pixels: u64::from(pixels.width) * u64::from(pixels.height),
+            }),
         };
-        Some((encoded, ImagePrompt { references, blocks }))
+        let id = self.store.create_job(&new).map_err(broken)?;
+        Ok((id.clone(), place.take(id)))
     }
 
-    /// The files that the call puts on top of its model.
-    fn additions(
-        &self,
-        inpaint: &mut Inpaint,
-        checkpoint: Option<&Checkpoint>,
-        faults: &mut Vec<String>,
-    ) -> Additions {
-        let mut additions = Additions::default();
-        for (index, concept) in inpaint.concepts.iter().enumerate() {
-            match self.holdings.concept(&concept.model_id, checkpoint) {
-                Ok(file) => additions.concepts.push(Concept { file, scale: concept.scale }),
-                Err((value, allowed)) => {
-                    faults.push(fault(&format!("concepts[{index}].modelId"), &value, &allowed));
-                }
-            }
-        }
-        let Some(checkpoint) = checkpoint else { return additions };
-        let prompts: Vec<&str> =
-            [inpaint.prompt.as_str()].into_iter().chain(inpaint.negative_prompt.as_deref()).collect();
-        match self.holdings.embeddings(&prompts, checkpoint.family()) {
-            Ok((embeddings, notes)) => {
-                additions.embeddings = embeddings;
-                inpaint.warnings.extend(notes);
-            }
-            Err(error) => faults.push(error.to_string()),
-        }
-        if let Some(references) = &inpaint.references {
-            match self.holdings.adapter(checkpoint, references.purpose) {
-                Ok(found) => {
-                    inpaint.warnings.extend(found.note);
-                    additions
-                        .ip_adapters
-                        .push(IpAdapterSource { file: found.file, image_encoder: found.image_encoder });
-                }
-                Err(error) => faults.push(error.to_string()),
-            }
-        }
-        additions
-    }
-
-    /// The bytes of a picture parameter and what they decode to.
-    fn picture<T>(
-        &self,
-        name: &str,
-        source: &Source,
-        faults: &mut Vec<String>,
-        decode: impl Fn(&[u8]) -> infill_engine::Result<T>,
-    ) -> Option<(Vec<u8>, T)> {
-        let bytes = match source.fetch(&self.store, &self.folders) {
-            Ok(bytes) => bytes,
-            Err((value, allowed)) => {
-                faults.push(fault(name, &value, &allowed));
-                return None;
-            }
-        };
-        match decode(&bytes) {
-            Ok(decoded) => Some((bytes, decoded)),
-            Err(error) => {
-                faults.push(match error {
-                    infill_engine::Error::Refused { value, allowed, .. } => fault(name, &value, &allowed),
-                    infill_engine::Error::Unreadable { reason, .. } => {
-                        format!("{name} can't be read: {reason}")
-                    }
-                    other => format!("{name}: {other}"),
-                });
-                None
+    /// Cancels a job, whoever has it.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownJob`]; [`StoreError::Finished`] if it is over.
+    pub(crate) fn cancel(&self, id: &JobId) -> infill_store::Result<()> {
+        match self.desk.cancel(id) {
+            Whereabouts::AtWork => Ok(()),
+            Whereabouts::Elsewhere => self.store.request_cancel(id).map(|_| ()),
+            Whereabouts::Waiting(_) => {
+                let cancelled = self.store.cancel_job(id);
+                self.desk.leave(id);
+                cancelled
             }
         }
     }
-
-    fn run(&self, prepared: Prepared, watch: &Watch) -> std::result::Result<CallToolResult, String> {
-        let Prepared { inpaint, checkpoint, request, additions, image, mask, references } = prepared;
-        let broken = |error: infill_store::Error| error.to_string();
-        let stored = |size: Size| AssetMeta {
-            width: Some(size.width),
-            height: Some(size.height),
-            ..AssetMeta::default()
-        };
-        let own = stored(request.params().image.size());
-        let hidden = AssetMeta { hidden: true, ..own.clone() };
-        let shown = AssetMeta { parent: inpaint.image_parent.clone(), hidden: inpaint.image_hide, ..own };
-        let references = references
-            .iter()
-            .map(|one| self.keep(&one.bytes, AssetMeta { hidden: true, ..stored(one.size) }));
-        let inputs = Inputs {
-            image: self.keep(&image, shown).map_err(broken)?,
-            mask: self.keep(&mask, hidden).map_err(broken)?,
-            references: references.collect::<infill_store::Result<_>>().map_err(broken)?,
-        };
-        let inference = inference(&inpaint, checkpoint.family(), &inputs);
-        let recipe = recipe(&inpaint, &inference, &additions).map_err(|error| error.to_string())?;
-        let needs: Vec<AssetId> = [&inputs.image, &inputs.mask]
-            .into_iter()
-            .chain(&inputs.references)
-            .map(|input| input.id.clone())
-            .collect();
-        let input = inference.to_string();
-        let new = NewJob { kind: "inference", input: &input, needs: &needs, ..NewJob::default() };
-        let job = self.store.create_job(&new).map_err(broken)?;
-        self.store.begin_job(&job).map_err(broken)?;
-
-        let run = Run { studio: self, job: &job, inpaint: &inpaint, recipe: &recipe, watch };
-        let (made, said) = match run.paint(checkpoint, additions, request, &inputs.image.id) {
-            Ok(painted) => painted,
-            Err(infill_engine::Error::Cancelled) => {
-                self.store.cancel_job(&job).map_err(broken)?;
-                return Err(format!("{job} was cancelled"));
-            }
-            Err(error) => {
-                let sentence = error.to_string();
-                self.store.fail_job(&job, &sentence).map_err(broken)?;
-                return Err(sentence);
-            }
-        };
-        self.store.finish_job(&job).map_err(broken)?;
-        let job = self.store.job(&job).map_err(broken)?;
-        let structured =
-            json!({ "inference": inference, "job": reply::job_value(&job), "creativeUnitsCost": 0 });
-        let warnings = [inpaint.warnings, said].concat();
-        Ok(reply::success(&made, &warnings, structured))
-    }
-
-    /// Stores an input.
-    fn keep(&self, bytes: &[u8], mut meta: AssetMeta) -> infill_store::Result<Input> {
-        let format =
-            image::guess_format(bytes).map_or("application/octet-stream", |format| format.to_mime_type());
-        meta.media_type = format.to_owned();
-        let id = self.store.put(bytes, &meta)?;
-        let url = file_url(&self.store.path(&self.store.get(&id)?));
-        Ok(Input { id, url })
-    }
-}
-
-/// Ends jobs that nobody waits for any more.
-fn fail(store: &Store, jobs: &[infill_store::Job]) -> infill_store::Result<()> {
-    jobs.iter().try_for_each(|job| store.fail_job(&job.id, "the server ended before the job was done"))
-}
-
-pub(crate) fn fault(name: &str, value: &str, allowed: &str) -> String {
-    format!("{name} is {value}; allowed: {allowed}")
-}
-
-fn params(
-    inpaint: &Inpaint,
-    image: Picture,
-    mask: Mask,
-    image_prompt: Option<ImagePrompt>,
-) -> infill_engine::Result<InpaintParams> {
-    let mut params = InpaintParams::new(image, mask, &inpaint.prompt);
-    params.image_prompts = image_prompt.into_iter().collect();
-    params.negative_prompt = inpaint.negative_prompt.clone();
-    params.seed = inpaint.seed;
-    params.samples = inpaint.samples as usize;
-    params.num_inference_steps = inpaint.steps as usize;
-    params.strength = inpaint.strength;
-    params.guidance_scale = inpaint.guidance;
-    params.scheduler.kind = inpaint.scheduler.as_deref().map(str::parse).transpose()?;
-    params.width = inpaint.width;
-    params.height = inpaint.height;
-    params.merge = inpaint.merge;
-    Ok(params)
 }
 
 fn dry_run(prepared: &Prepared) -> CallToolResult {

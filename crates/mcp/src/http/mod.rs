@@ -25,6 +25,7 @@ use rmcp::transport::streamable_http_server::session::local::{LocalSessionManage
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use options::HttpOptions;
@@ -42,13 +43,13 @@ const MOST_CONNECTIONS: usize = 512;
 const HEAD: Duration = Duration::from_secs(15);
 /// How long a session lives without a message in either direction: a call that reports no progress may be long.
 const IDLE_SESSION: Duration = Duration::from_secs(2 * 60 * 60);
-/// How long the runs may take to stop, at their next step, once the server is told to end.
+/// How long the jobs may take to stop, at their next step, once the server is told to end.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after that.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Serves over HTTP until the process is told to end (SIGINT, SIGTERM); runs are cancelled then. `on_listening` is
-/// told the address.
+/// Serves over HTTP until the process is told to end (SIGINT, SIGTERM). Calls that wait are cancelled then, and other
+/// jobs left for the next server over the store. `on_listening` is told the address.
 ///
 /// Blocks: it makes its own runtime, so don't call it from within another one.
 ///
@@ -60,7 +61,7 @@ pub fn serve_http(
     on_listening: impl FnOnce(SocketAddr),
 ) -> Result<()> {
     let (open, ended) = watch::channel(());
-    let studio = Arc::new(Studio::open(options)?);
+    let studio = Studio::open(options)?;
     let server = Server::new(studio.clone(), tools::all()?, ended);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let served = runtime.block_on(serve(studio, server, http, open, on_listening));
@@ -94,7 +95,7 @@ async fn serve(
     let running = server.running();
     let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions.clone(), config);
     let guard = Guard::new(bound, &http.names, http.token.clone());
-    let site = Arc::new(Site::new(guard, studio, mcp, sessions, running.clone()));
+    let site = Arc::new(Site::new(guard, studio.clone(), mcp, sessions, running.clone()));
 
     on_listening(bound);
     tracing::info!(%bound, token = http.token.is_some(), "listening");
@@ -106,12 +107,16 @@ async fn serve(
     drop(listener);
     let at_work = running.load(Ordering::Acquire);
     tracing::info!(at_work, "ending");
-    // Every call is cancelled with it, and answered where its client still listens.
+    // Every call that waits is cancelled with it, and answered where its client still listens.
     drop(open);
     let deadline = Instant::now() + GRACE;
     let stopped = async {
         while running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             sleep(Duration::from_millis(10)).await;
+        }
+        // Any other job is left for the next server.
+        if let Err(error) = spawn_blocking(move || studio.desk.close(deadline.into_std())).await {
+            tracing::error!(%error, "the worker was not stopped");
         }
     };
     tokio::select! {

@@ -3,6 +3,8 @@
 
 const VERSION = "2026-07-28";
 const META = "io.modelcontextprotocol/";
+/** Nobody cuts this client off, so its calls wait as long as the server lets them. */
+const WAIT = { "infill/waitSeconds": 604800 };
 
 /** The server asks for a token, or for another one. */
 export class Unauthorized extends Error {}
@@ -26,7 +28,7 @@ export class Mcp {
       [`${META}protocolVersion`]: VERSION,
       [`${META}clientInfo`]: { name: "infill page", version: "1" },
       [`${META}clientCapabilities`]: {},
-      ...(onProgress && { progressToken: id }),
+      ...(onProgress && { progressToken: id, ...WAIT }),
     };
     const headers = this.#headers({
       "Content-Type": "application/json",

@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 
 use super::{Scheme, failed, not_found};
 use crate::clock::iso;
+use crate::inference::linked;
+use crate::order::Order;
 use crate::preview;
-use crate::reply::{self, PREVIEW_BYTES};
+use crate::reply::PREVIEW_BYTES;
+use crate::report::job_value;
 use crate::sizes::sides;
 use crate::studio::Studio;
 
@@ -98,10 +101,9 @@ fn job(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, Er
     };
     let id: JobId = id.parse().map_err(nowhere)?;
     let job = studio.store.job(&id).map_err(nowhere)?;
-    let inference: Value = serde_json::from_str(&job.input).unwrap_or_default();
-    let mut value = json!({ "inference": inference, "job": reply::job_value(&job) });
-    if let Some(error) = &job.error {
-        value["error"] = json!(error);
+    let mut value = json!({ "job": job_value(&job) });
+    if let Ok(order) = Order::read(&job.input) {
+        value["inference"] = linked(order.inference, &studio.store);
     }
     Ok(vec![json_contents(uri, &value)])
 }

@@ -95,13 +95,7 @@ impl Inpaint {
                 "a whole number in a string, from -9223372036854775808 to 18446744073709551615",
             );
         }
-        let image_parent = from.text("imageParentId").and_then(|text| match text.parse() {
-            Ok(id) => Some(id),
-            Err(error) => {
-                from.faults.push(format!("imageParentId: {error}"));
-                None
-            }
-        });
+        let image_parent = from.id("imageParentId");
         let image_hide = from.flag("imageHide").unwrap_or(false);
         if !matches!(image, Some(Source::Data(_))) {
             for name in ["imageParentId", "imageHide"] {

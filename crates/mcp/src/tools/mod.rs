@@ -2,6 +2,8 @@
 //! parameters that they share.
 
 mod concepts;
+pub(crate) mod get_assets_by_asset_id;
+pub(crate) mod get_job_id;
 pub(crate) mod inpaint;
 mod post_inpaint_inferences;
 mod post_inpaint_ip_adapter_inferences;
@@ -19,6 +21,17 @@ use crate::{Error, Result};
 
 /// A tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// One that makes a job.
+    Paint(Kind),
+    /// `get-job-id`
+    GetJob,
+    /// `get-assets-by-asset-id`
+    GetAsset,
+}
+
+/// A tool that paints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `post-inpaint-inferences`
     Inpaint,
@@ -30,21 +43,23 @@ pub(crate) enum Kind {
 struct Definition {
     name: &'static str,
     title: &'static str,
-    /// What the reference says, word for word, then what a model needs to know besides; [`SHARED`] follows.
+    /// What the reference says, word for word where it says anything, then what a model needs to know besides;
+    /// [`SHARED`] follows where it paints.
     description: &'static str,
-    /// The reference's own definition, of which `inputSchema` is served.
+    /// A definition, the reference's own where it paints, of which `inputSchema` is served.
     reference: &'static str,
     output: &'static str,
 }
 
-/// What holds for both tools.
+/// What holds for both tools that paint.
 const SHARED: &str = "\
 Behaviour: runs on this machine, offline; takes seconds on a GPU and minutes on a CPU, in proportion to \
 numInferenceSteps x strength x numSamples x width x height. Nothing is overwritten: each result is a new stored asset. \
 Pixels where the mask is black come back unchanged, unless disableMerging is true. The same arguments and seed give the \
 same picture.
 
-Returns: for each picture a line with asset id, file, size and seed, a preview and a link. Wrong arguments are all told at \
+Returns: for each picture a line with asset id, file, size and seed, a preview and a link; or, where that takes long, the \
+job that goes on, whose pictures get-job-id gives later. Wrong arguments are all told at \
 once, a sentence each, and nothing runs.
 
 Parameters:
@@ -60,9 +75,10 @@ folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset
 - originalAssets and intermediateImages have no effect. modelEpoch, baseModelId and negativePromptStrength are refused: \
 only Flux models have them.";
 
-impl Kind {
+impl Action {
     /// All tools, in the order in which they are listed.
-    pub(crate) const ALL: [Self; 2] = [Self::Inpaint, Self::InpaintIpAdapter];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Paint(Kind::Inpaint), Self::Paint(Kind::InpaintIpAdapter), Self::GetJob, Self::GetAsset];
 
     /// The name that it is called by.
     pub(crate) fn name(self) -> &'static str {
@@ -71,15 +87,16 @@ impl Kind {
 
     /// The tool of this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|action| action.name() == name)
     }
 
     /// The published input schema, for reading arguments.
     pub(crate) fn input_schema(self) -> &'static JsonObject {
-        static SCHEMAS: LazyLock<[Arc<JsonObject>; 2]> = LazyLock::new(|| {
-            Kind::ALL.map(|kind| kind.tool().map(|tool| tool.input_schema).unwrap_or_default())
+        static SCHEMAS: LazyLock<[Arc<JsonObject>; 4]> = LazyLock::new(|| {
+            Action::ALL.map(|action| action.tool().map(|tool| tool.input_schema).unwrap_or_default())
         });
-        &SCHEMAS[self as usize]
+        let index = Self::ALL.into_iter().position(|action| action == self).unwrap_or_default();
+        &SCHEMAS[index]
     }
 
     /// The tool as it is served.
@@ -90,16 +107,49 @@ impl Kind {
         let Definition { name, title, description, reference, output } = self.definition();
         let reference = parsed(name, reference)?;
         let input = reference.get("inputSchema").and_then(Value::as_object).cloned().unwrap_or_default();
+        let reads = !matches!(self, Self::Paint(_));
         let annotations = ToolAnnotations::with_title(title)
-            .read_only(false)
+            .read_only(reads)
             .destructive(false)
-            .idempotent(false)
+            .idempotent(reads)
             .open_world(false);
-        Ok(Tool::new(name, format!("{description}\n\n{SHARED}"), Arc::new(input))
+        let description = if reads { description.to_owned() } else { format!("{description}\n\n{SHARED}") };
+        Ok(Tool::new(name, description, Arc::new(input))
             .with_title(title)
             .with_icons(vec![icon()])
             .with_annotations(annotations)
             .with_raw_output_schema(Arc::new(parsed(name, output)?)))
+    }
+
+    fn definition(self) -> Definition {
+        match self {
+            Self::Paint(kind) => kind.definition(),
+            Self::GetJob => get_job_id::DEFINITION,
+            Self::GetAsset => get_assets_by_asset_id::DEFINITION,
+        }
+    }
+}
+
+impl Kind {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 2] = [Self::Inpaint, Self::InpaintIpAdapter];
+
+    /// The name that it is called by.
+    pub(crate) fn name(self) -> &'static str {
+        self.definition().name
+    }
+
+    /// The tool that paints and has this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match Action::named(name)? {
+            Action::Paint(kind) => Some(kind),
+            Action::GetJob | Action::GetAsset => None,
+        }
+    }
+
+    /// The published input schema, for reading arguments.
+    pub(crate) fn input_schema(self) -> &'static JsonObject {
+        Action::Paint(self).input_schema()
     }
 
     fn definition(self) -> Definition {
@@ -115,7 +165,7 @@ impl Kind {
 /// # Errors
 /// A definition that is built in and broken.
 pub(crate) fn all() -> Result<Vec<Tool>> {
-    Kind::ALL.into_iter().map(Kind::tool).collect()
+    Action::ALL.into_iter().map(Action::tool).collect()
 }
 
 /// Parses a schema that is built in.

@@ -4,9 +4,9 @@ use infill_models::adapters::AdapterPurpose;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::Kind;
 use super::concepts::ConceptArgument;
 use super::inpaint::{Inpaint, SIDES, STRENGTH, read_seed};
+use super::{Action, Kind};
 use crate::pictures::Source;
 
 const ASSET: &str = "asset_GTrL3mq4SXWyMxkOHRxlpw";
@@ -32,7 +32,7 @@ fn read_references(change: &Value) -> (Inpaint, Vec<String>) {
 fn the_schemas_are_served_as_the_reference_has_them() {
     for (kind, count) in [(Kind::Inpaint, 26), (Kind::InpaintIpAdapter, 33)] {
         let reference: Value = serde_json::from_str(kind.definition().reference).unwrap();
-        let served = serde_json::to_value(kind.tool().unwrap()).unwrap();
+        let served = serde_json::to_value(Action::Paint(kind).tool().unwrap()).unwrap();
         // As text, so that the order counts.
         assert_eq!(served["inputSchema"].to_string(), reference["inputSchema"].to_string());
         assert_eq!(served["name"], reference["name"]);
@@ -47,7 +47,7 @@ fn the_schemas_are_served_as_the_reference_has_them() {
 #[test]
 fn a_definition_explains_every_parameter_and_stays_short() {
     for kind in Kind::ALL {
-        let tool = kind.tool().unwrap();
+        let tool = Action::Paint(kind).tool().unwrap();
         let description = tool.description.unwrap();
         for (name, property) in kind.input_schema()["properties"].as_object().unwrap() {
             let explained = property["description"].is_string() || description.contains(name.as_str());

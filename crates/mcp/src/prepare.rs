@@ -1,0 +1,249 @@
+//! A call, checked: everything that can be refused is refused here, all of it at once.
+
+use infill_engine::additions::{Additions, Concept, IpAdapterSource};
+use infill_engine::geometry::{Size, own_work_size};
+use infill_engine::image::{Limits, Picture};
+use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
+use infill_engine::mask::Mask;
+use infill_engine::request::{InpaintParams, InpaintRequest};
+use infill_models::Checkpoint;
+use infill_models::adapters::AdapterPurpose;
+use infill_store::{AssetId, AssetMeta, Store};
+use serde_json::{Map, Value};
+
+use crate::inference::Inputs;
+use crate::pictures::Source;
+use crate::sizes::{other_proportions, side_faults, sides};
+use crate::studio::Studio;
+use crate::tools::Kind;
+use crate::tools::inpaint::Inpaint;
+
+/// A call that can be run.
+pub(crate) struct Prepared {
+    pub(crate) inpaint: Inpaint,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) request: InpaintRequest,
+    pub(crate) additions: Additions,
+    image: Encoded,
+    mask: Encoded,
+    references: Vec<Encoded>,
+}
+
+/// A picture as it came.
+struct Encoded {
+    bytes: Vec<u8>,
+    /// It came out of the store.
+    asset: Option<AssetId>,
+}
+
+impl Prepared {
+    /// Stores the pictures, but for those that are in the store.
+    ///
+    /// # Errors
+    /// A store that refuses.
+    pub(crate) fn keep(&self, store: &Store) -> infill_store::Result<Inputs> {
+        let Self { inpaint, request, image, mask, references, .. } = self;
+        let own = sized(request.params().image.size());
+        let hidden = AssetMeta { hidden: true, ..own.clone() };
+        let shown = AssetMeta { parent: inpaint.image_parent.clone(), hidden: inpaint.image_hide, ..own };
+        let prompts = request.params().image_prompts.iter().flat_map(|prompt| &prompt.references);
+        let references = references.iter().zip(prompts).map(|(encoded, reference)| {
+            encoded.keep(store, AssetMeta { hidden: true, ..sized(reference.picture.size()) })
+        });
+        Ok(Inputs {
+            image: image.keep(store, shown)?,
+            mask: mask.keep(store, hidden)?,
+            references: references.collect::<infill_store::Result<_>>()?,
+        })
+    }
+}
+
+impl Encoded {
+    fn keep(&self, store: &Store, mut meta: AssetMeta) -> infill_store::Result<AssetId> {
+        // To name an asset changes nothing of it: one that is hidden stays so.
+        if let Some(id) = &self.asset {
+            return Ok(id.clone());
+        }
+        let format = image::guess_format(&self.bytes);
+        meta.media_type =
+            format.map_or("application/octet-stream", |format| format.to_mime_type()).to_owned();
+        store.put(&self.bytes, &meta)
+    }
+}
+
+fn sized(size: Size) -> AssetMeta {
+    AssetMeta { width: Some(size.width), height: Some(size.height), ..AssetMeta::default() }
+}
+
+impl Studio {
+    /// Everything that can be refused, all of it at once.
+    pub(crate) fn prepare(
+        &self,
+        kind: Kind,
+        given: &Map<String, Value>,
+    ) -> std::result::Result<Prepared, Vec<String>> {
+        let (mut inpaint, mut faults) = Inpaint::read(kind, given);
+        let checkpoint = inpaint.model_id.as_deref().and_then(|id| {
+            self.holdings
+                .checkpoint(id)
+                .map_err(|(value, allowed)| faults.push(fault("modelId", &value, &allowed)))
+                .ok()
+        });
+        if let Some(checkpoint) = &checkpoint {
+            faults.extend(side_faults(&inpaint, checkpoint.family()));
+        }
+        let limits = Limits::default();
+        let image = inpaint.image.take().and_then(|source| {
+            self.picture("image", &source, &mut faults, |bytes| Picture::decode(bytes, &limits))
+        });
+        let mask = inpaint.mask.take().and_then(|source| {
+            self.picture("mask", &source, &mut faults, |bytes| Mask::decode(bytes, &limits))
+        });
+        let (references, image_prompt) = self.references(&mut inpaint, &mut faults).unzip();
+        let additions = self.additions(&mut inpaint, checkpoint.as_ref(), &mut faults);
+        let (Some(checkpoint), Some((image, picture)), Some((mask, mask_picture)), true) =
+            (checkpoint, image, mask, faults.is_empty())
+        else {
+            return Err(faults);
+        };
+        let own = own_work_size(picture.size(), &sides(checkpoint.family()).0);
+        let work =
+            Size { width: inpaint.width.unwrap_or(own.width), height: inpaint.height.unwrap_or(own.height) };
+        (inpaint.width, inpaint.height) = (Some(work.width), Some(work.height));
+        inpaint.warnings.extend(other_proportions(picture.size(), work));
+        if !checkpoint.is_inpaint() {
+            inpaint.warnings.push(
+                "the model was not trained to inpaint: it does not see what is around the mask as well as one that was"
+                    .into(),
+            );
+        }
+        let request = params(&inpaint, picture, mask_picture, image_prompt)
+            .and_then(InpaintRequest::new)
+            .map_err(|error| vec![error.to_string()])?;
+        let references = references.unwrap_or_default();
+        Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })
+    }
+
+    /// The reference pictures of a call that has any, encoded and as the engine takes them.
+    fn references(
+        &self,
+        inpaint: &mut Inpaint,
+        faults: &mut Vec<String>,
+    ) -> Option<(Vec<Encoded>, ImagePrompt)> {
+        let given = inpaint.references.as_mut()?;
+        let limits = Limits::default();
+        let (mut encoded, mut references) = (Vec::new(), Vec::new());
+        for ((name, source), &scale) in std::mem::take(&mut given.pictures).iter().zip(&given.scales) {
+            let decoded = self.picture(name, source, faults, |bytes| Picture::decode(bytes, &limits));
+            let Some((bytes, picture)) = decoded else { continue };
+            encoded.push(bytes);
+            references.push(Reference { picture, scale, mask: None });
+        }
+        let blocks = match given.purpose {
+            AdapterPurpose::Style => AdapterBlocks::Style,
+            AdapterPurpose::Character => AdapterBlocks::All,
+        };
+        Some((encoded, ImagePrompt { references, blocks }))
+    }
+
+    /// The files that the call puts on top of its model.
+    fn additions(
+        &self,
+        inpaint: &mut Inpaint,
+        checkpoint: Option<&Checkpoint>,
+        faults: &mut Vec<String>,
+    ) -> Additions {
+        let mut additions = Additions::default();
+        for (index, concept) in inpaint.concepts.iter().enumerate() {
+            match self.holdings.concept(&concept.model_id, checkpoint) {
+                Ok(file) => additions.concepts.push(Concept { file, scale: concept.scale }),
+                Err((value, allowed)) => {
+                    faults.push(fault(&format!("concepts[{index}].modelId"), &value, &allowed));
+                }
+            }
+        }
+        let Some(checkpoint) = checkpoint else { return additions };
+        let prompts: Vec<&str> =
+            [inpaint.prompt.as_str()].into_iter().chain(inpaint.negative_prompt.as_deref()).collect();
+        match self.holdings.embeddings(&prompts, checkpoint.family()) {
+            Ok((embeddings, notes)) => {
+                additions.embeddings = embeddings;
+                inpaint.warnings.extend(notes);
+            }
+            Err(error) => faults.push(error.to_string()),
+        }
+        if let Some(references) = &inpaint.references {
+            match self.holdings.adapter(checkpoint, references.purpose) {
+                Ok(found) => {
+                    inpaint.warnings.extend(found.note);
+                    additions
+                        .ip_adapters
+                        .push(IpAdapterSource { file: found.file, image_encoder: found.image_encoder });
+                }
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        additions
+    }
+
+    /// A picture parameter, encoded and decoded.
+    fn picture<T>(
+        &self,
+        name: &str,
+        source: &Source,
+        faults: &mut Vec<String>,
+        decode: impl Fn(&[u8]) -> infill_engine::Result<T>,
+    ) -> Option<(Encoded, T)> {
+        let bytes = match source.fetch(&self.store, &self.folders) {
+            Ok(bytes) => bytes,
+            Err((value, allowed)) => {
+                faults.push(fault(name, &value, &allowed));
+                return None;
+            }
+        };
+        match decode(&bytes) {
+            Ok(decoded) => {
+                let asset = match source {
+                    Source::Asset(id) => Some(id.clone()),
+                    Source::Data(_) | Source::File(_) => None,
+                };
+                Some((Encoded { bytes, asset }, decoded))
+            }
+            Err(error) => {
+                faults.push(match error {
+                    infill_engine::Error::Refused { value, allowed, .. } => fault(name, &value, &allowed),
+                    infill_engine::Error::Unreadable { reason, .. } => {
+                        format!("{name} can't be read: {reason}")
+                    }
+                    other => format!("{name}: {other}"),
+                });
+                None
+            }
+        }
+    }
+}
+
+pub(crate) fn fault(name: &str, value: &str, allowed: &str) -> String {
+    format!("{name} is {value}; allowed: {allowed}")
+}
+
+fn params(
+    inpaint: &Inpaint,
+    image: Picture,
+    mask: Mask,
+    image_prompt: Option<ImagePrompt>,
+) -> infill_engine::Result<InpaintParams> {
+    let mut params = InpaintParams::new(image, mask, &inpaint.prompt);
+    params.image_prompts = image_prompt.into_iter().collect();
+    params.negative_prompt = inpaint.negative_prompt.clone();
+    params.seed = inpaint.seed;
+    params.samples = inpaint.samples as usize;
+    params.num_inference_steps = inpaint.steps as usize;
+    params.strength = inpaint.strength;
+    params.guidance_scale = inpaint.guidance;
+    params.scheduler.kind = inpaint.scheduler.as_deref().map(str::parse).transpose()?;
+    params.width = inpaint.width;
+    params.height = inpaint.height;
+    params.merge = inpaint.merge;
+    Ok(params)
+}
