@@ -6,6 +6,7 @@ use infill_networks::{DType, Tensor};
 
 use super::encode::PixelInputs;
 use super::noise_source::NoiseSource;
+use super::preview::{Moment, Previewer};
 use super::{Conditioning, Observer, Pipeline, Progress};
 use crate::guidance::Guidance;
 use crate::request::InpaintRequest;
@@ -20,6 +21,7 @@ pub(super) struct Run<'a> {
     pub conditioning: &'a Conditioning,
     pub image_prompts: Option<&'a ImagePrompts>,
     pub inputs: &'a PixelInputs,
+    pub previewer: Option<&'a Previewer>,
     /// The sample's number, from 0.
     pub index: usize,
     pub seed: u64,
@@ -119,6 +121,17 @@ impl Pipeline {
             observer.tap_at("step", step, "unet_out", &output);
             let prediction = guidance.combine(&output)?;
             observer.tap_at("step", step, "noise_pred", &prediction);
+            if let Some(previewer) = run.previewer {
+                let moment = Moment {
+                    scheduler: &scheduler,
+                    i,
+                    step,
+                    steps,
+                    prediction: &prediction,
+                    latents: &latents,
+                };
+                previewer.show(&moment, run.index * batch, observer)?;
+            }
             latents = scheduler.step(i, &prediction, &latents, &mut |shape| {
                 noise_source.draw(shape, noise_dtype, &self.device, observer)
             })?;

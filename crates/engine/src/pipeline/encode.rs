@@ -1,5 +1,6 @@
 //! Words to conditioning, pixels to latents.
 
+use image::RgbImage;
 use infill_networks::clip::text::{ClipTextOutput, TextEnd};
 use infill_networks::prompt::{Chunk, Chunks, emphasize};
 use infill_networks::vae::DiagonalGaussian;
@@ -14,6 +15,8 @@ use crate::{Error, Result};
 
 /// The picture and the mask as the networks read them: what does not depend on the seed.
 pub(super) struct PixelInputs {
+    /// The picture at the work size.
+    pub work: RgbImage,
     /// The picture's posterior, where the run begins from the picture or puts it back.
     pub image: Option<DiagonalGaussian>,
     /// The posterior of the picture with the hole blanked.
@@ -226,7 +229,7 @@ impl Pipeline {
         let (latent_h, latent_w) = (h / factor, w / factor);
         let latent_mask = work_mask.to_latents(latent_h as u32, latent_w as u32);
         let mask = Tensor::from_vec(latent_mask, (1, 1, latent_h, latent_w), &self.device)?;
-        Ok(PixelInputs { image: image_posterior, masked_image: masked_posterior, mask })
+        Ok(PixelInputs { work: work_image, image: image_posterior, masked_image: masked_posterior, mask })
     }
 
     /// Draws from a posterior and scales the latents: `(1,4,h,w)` in f32. Where every image has a generator of its

@@ -16,6 +16,7 @@ mod load;
 pub mod merge;
 mod noise_source;
 mod observer;
+mod preview;
 mod words;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::{Error, Result};
 pub use concepts::MAX_CONCEPT_SCALE;
 pub use load::LoadOptions;
 pub use observer::{Observer, Progress};
+pub use preview::{MOST_PREVIEWS, Preview};
 
 /// One text encoder with the tokenizer that feeds it.
 struct TextEncoder {
@@ -192,6 +194,10 @@ impl Pipeline {
         let conditioning = self.encode_words(request, guidance, observer)?;
         let image_prompts = self.encode_image_prompts(request, listening, guidance, observer)?;
         let inputs = self.encode_pixels(request, observer)?;
+        let previewer = match observer.wants_previews() {
+            true => Some(self.previewer(request, &inputs)?),
+            false => None,
+        };
 
         for index in 0..params.samples {
             let started = Instant::now();
@@ -203,6 +209,7 @@ impl Pipeline {
                 conditioning: &conditioning,
                 image_prompts: image_prompts.as_ref(),
                 inputs: &inputs,
+                previewer: previewer.as_ref(),
                 index,
                 seed,
                 train_timesteps: config.num_train_timesteps()?,

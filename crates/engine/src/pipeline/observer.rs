@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use infill_networks::Tensor;
 
+use super::Preview;
 use crate::{Error, Result};
 
 /// Where a run is.
@@ -38,13 +39,16 @@ pub enum Progress {
 
 type OnProgress<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 type OnTensor<'a> = &'a mut dyn FnMut(&str, &Tensor);
+type OnPreview<'a> = &'a mut dyn FnMut(Preview);
 
-/// Sees each stage before it begins and may stop the run there; on request it is shown every tensor between the
-/// stages, named as in the parity fixtures (`te1.0/penultimate`, `step.3/unet_out`, ...).
+/// Sees each stage before it begins and may stop the run there; on request it is shown what the pictures look like on
+/// the way, and every tensor between the stages, named as in the parity fixtures (`te1.0/penultimate`,
+/// `step.3/unet_out`, ...).
 #[derive(Default)]
 pub struct Observer<'a> {
     progress: Option<OnProgress<'a>>,
     tensor: Option<OnTensor<'a>>,
+    preview: Option<OnPreview<'a>>,
 }
 
 impl<'a> Observer<'a> {
@@ -55,13 +59,31 @@ impl<'a> Observer<'a> {
 
     /// An observer of the stages; [`ControlFlow::Break`] means cancelled.
     pub fn new(progress: OnProgress<'a>) -> Self {
-        Self { progress: Some(progress), tensor: None }
+        Self { progress: Some(progress), ..Self::default() }
     }
 
     /// Shows the tensors between the stages too.
     pub fn with_tensors(mut self, tensor: OnTensor<'a>) -> Self {
         self.tensor = Some(tensor);
         self
+    }
+
+    /// Shows each picture a few times before it is finished. The pictures do not depend on it.
+    pub fn with_previews(mut self, preview: OnPreview<'a>) -> Self {
+        self.preview = Some(preview);
+        self
+    }
+
+    /// Whether previews are worth making.
+    pub(crate) fn wants_previews(&self) -> bool {
+        self.preview.is_some()
+    }
+
+    /// Shows an unfinished picture.
+    pub(crate) fn preview(&mut self, preview: Preview) {
+        if let Some(f) = self.preview.as_mut() {
+            f(preview);
+        }
     }
 
     /// Reports a stage.

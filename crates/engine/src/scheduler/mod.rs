@@ -46,7 +46,7 @@ mod tcd;
 mod timesteps;
 mod unipc_multistep;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub use config::SchedulerConfig;
 use ddim::Ddim;
@@ -64,6 +64,7 @@ pub use kind::SchedulerKind;
 use lcm::Lcm;
 use lms_discrete::LmsDiscrete;
 use pndm::Pndm;
+use prediction::Prediction;
 use tcd::Tcd;
 use unipc_multistep::UniPcMultistep;
 
@@ -120,9 +121,13 @@ pub(crate) trait Sampler {
     fn step(&mut self, i: usize, output: &Tensor, sample: &Tensor, draw: &mut Draw<'_>) -> Result<Tensor>;
 }
 
+/// The least share of the clean sample from which [`Scheduler::clean_estimate`] can tell it.
+const LEAST_ALPHA: f32 = 1e-3;
+
 /// A scheduler made for one run: its timesteps, and the history of the steps taken.
 pub struct Scheduler {
     sampler: Box<dyn Sampler>,
+    prediction: Prediction,
 }
 
 impl Scheduler {
@@ -160,7 +165,7 @@ impl Scheduler {
             SchedulerKind::Tcd => Box::new(Tcd::new(config, steps, options.eta)?),
             SchedulerKind::UniPcMultistep => Box::new(UniPcMultistep::new(config, steps)?),
         };
-        Ok(Self { sampler })
+        Ok(Self { sampler, prediction: Prediction::read(config)? })
     }
 
     /// Every timestep of the run, from the noisiest: diffusers' `scheduler.timesteps`. Second-order algorithms have
@@ -211,6 +216,28 @@ impl Scheduler {
         let noisy =
             self.sampler.add_noise(&original.to_dtype(DType::F32)?, &noise.to_dtype(DType::F32)?, i)?;
         Ok(noisy.to_dtype(original.dtype())?)
+    }
+
+    /// The clean sample that a network's output at `timesteps()[i]` points to, from that output alone: neither history
+    /// nor clipping counts. `None` where the sample holds next to nothing of it and the output is the noise: what would
+    /// be left is no estimate.
+    ///
+    /// # Errors
+    /// `i` is past the last timestep.
+    pub fn clean_estimate(&self, i: usize, output: &Tensor, sample: &Tensor) -> Result<Option<Tensor>> {
+        // What `add_noise` makes of a 1 and a 0 is how much it takes of either.
+        let [one, zero] = [1_f32, 0.0].map(|value| Tensor::full(value, (1,), &Device::Cpu));
+        let (one, zero) = (one?, zero?);
+        let share =
+            |original, noise| Ok::<_, Error>(self.add_noise(original, noise, i)?.to_vec1::<f32>()?[0]);
+        let (original, noise) = (share(&one, &zero)?, share(&zero, &one)?);
+        let norm = original.hypot(noise);
+        let (alpha, sigma) = (original / norm, noise / norm);
+        if self.prediction == Prediction::Epsilon && alpha < LEAST_ALPHA {
+            return Ok(None);
+        }
+        let sample = arith::divided(&sample.to_dtype(DType::F32)?, norm)?;
+        Ok(Some(self.prediction.original(&output.to_dtype(DType::F32)?, &sample, alpha, sigma)?))
     }
 
     /// The sample after `timesteps()[i]`, in the sample's shape and dtype. A run takes the indices in order, from
