@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Checkpoint, Result, header};
+use crate::{Checkpoint, Component, Result, header};
 
 /// One network's weights in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,25 +33,28 @@ impl Summary {
 /// # Errors
 /// [`crate::Error::File`] when a weight file is damaged or cut short.
 pub fn inspect(checkpoint: &Checkpoint) -> Result<Vec<Summary>> {
-    checkpoint
-        .components()
-        .map(|(name, component)| {
-            let mut summary = Summary {
-                component: name.to_owned(),
-                class: component.class.clone(),
-                files: component.weight_files.len(),
-                tensors: 0,
-                parameters: 0,
-                bytes: BTreeMap::new(),
-            };
-            for file in &component.weight_files {
-                for tensor in header::read_header(file)?.into_values() {
-                    summary.tensors += 1;
-                    summary.parameters += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
-                    *summary.bytes.entry(tensor.dtype).or_default() += tensor.bytes;
-                }
-            }
-            Ok(summary)
-        })
-        .collect()
+    checkpoint.components().map(|(name, component)| summarize(name, component)).collect()
+}
+
+/// Sums up one network. Only headers are read.
+///
+/// # Errors
+/// [`crate::Error::File`] when a weight file is damaged or cut short.
+pub fn summarize(name: &str, component: &Component) -> Result<Summary> {
+    let mut summary = Summary {
+        component: name.to_owned(),
+        class: component.class.clone(),
+        files: component.weight_files.len(),
+        tensors: 0,
+        parameters: 0,
+        bytes: BTreeMap::new(),
+    };
+    for file in &component.weight_files {
+        for tensor in header::read_header(file)?.into_values() {
+            summary.tensors += 1;
+            summary.parameters += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+            *summary.bytes.entry(tensor.dtype).or_default() += tensor.bytes;
+        }
+    }
+    Ok(summary)
 }

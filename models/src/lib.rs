@@ -42,5 +42,5 @@ mod weight_files;
 pub use checkpoint::{Checkpoint, Component, Family, parse_model_index};
 pub use error::{Error, Result};
 pub use header::TensorInfo;
-pub use inspect::{Summary, inspect};
+pub use inspect::{Summary, inspect, summarize};
 pub use weight_files::{Variant, parse_shard_index};

@@ -16,6 +16,7 @@ pub mod guidance;
 pub mod image;
 pub mod image_prompt;
 pub mod mask;
+pub mod memory;
 pub mod noise;
 pub mod pipeline;
 pub mod request;
