@@ -9,8 +9,9 @@ use infill_engine::scheduler::SchedulerKind;
 use serde_json::Value;
 
 use crate::addition_args::{ConceptArgs, ReferenceArgs};
+use crate::store_args::{AssetsArgs, JobsArgs, LimitArgs};
 
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed while running
@@ -28,8 +29,8 @@ model, models, device, dtype, noise-rule). INFILL_LOG=info logs each stage.";
 
 const SERVE_NOTES: &str = "\
 Settings that are not typed are taken from the environment (INFILL_MODELS, INFILL_DEVICE, INFILL_DTYPE, \
-INFILL_STORE, INFILL_TOKEN), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
-models, device, dtype, store, allow-dir).";
+INFILL_STORE, INFILL_MAX_SIZE, INFILL_MAX_AGE, INFILL_TOKEN), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
+models, device, dtype, store, max-size, max-age, allow-dir).";
 
 const NOISE_NOTES: &str = "\
 The fingerprint is the SHA-256 of the values, widened to f32, as little-endian bytes in row-major order.";
@@ -55,6 +56,10 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// List, show or fetch models.
     Models(ModelsArgs),
+    /// Add, list, show, copy out, remove or prune the pictures of the store.
+    Assets(AssetsArgs),
+    /// List, show or cancel the jobs of the store.
+    Jobs(JobsArgs),
     /// Print the completion script of a shell.
     Completions {
         /// The shell to complete for.
@@ -257,6 +262,8 @@ pub(crate) struct ServeArgs {
     /// Folder where pictures and jobs are kept [default: the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// How long a call waits for its pictures before it is answered with the job, which goes on; 0: not at all
     #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u32).range(0..=604_800))]
     pub(crate) wait_seconds: u32,

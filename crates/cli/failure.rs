@@ -78,6 +78,22 @@ impl From<infill_models::Error> for Failure {
     }
 }
 
+impl From<infill_store::Error> for Failure {
+    fn from(error: infill_store::Error) -> Self {
+        use infill_store::Error as E;
+        match error {
+            E::Id { .. }
+            | E::UnknownAsset(_)
+            | E::UnknownJob(_)
+            | E::Finished { .. }
+            | E::NoStore(_)
+            | E::Needed { .. }
+            | E::Newer { .. } => Self::Refused(error.to_string()),
+            E::Damaged { .. } | E::File { .. } | E::Database(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 /// The flag that sets a field of the engine's request; other names stand for themselves.
 fn flag_of(field: &str) -> String {
     match field {

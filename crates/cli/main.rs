@@ -9,12 +9,14 @@
 
 mod addition_args;
 mod additions;
+mod amounts;
 mod args;
 mod attend;
 mod cancel;
 mod commands;
 mod digest;
 mod failure;
+mod kept;
 mod output;
 mod panics;
 mod pictures;
@@ -24,7 +26,9 @@ mod scaled;
 mod settings;
 mod stderr;
 mod stdout;
+mod store_args;
 mod strip;
+mod table;
 mod usage;
 
 use std::io::IsTerminal;
@@ -63,6 +67,8 @@ fn run() -> Result<()> {
         Command::Noise(args) => commands::noise::run(args),
         Command::Serve(args) => commands::serve::run(args, &Settings::load()?),
         Command::Models(args) => commands::models::run(&args.command, &Settings::load()?),
+        Command::Assets(args) => commands::assets::run(&args.command, &Settings::load()?),
+        Command::Jobs(args) => commands::jobs::run(&args.command, &Settings::load()?),
         Command::Completions { shell } => commands::completions::run(*shell),
     }
 }

@@ -72,15 +72,20 @@ impl Output {
     /// Writes picture `index`: under a passing name first, so that a full disk or Ctrl-C leaves no half of it.
     pub(crate) fn write(&self, index: usize, bytes: &[u8]) -> Result<&Path> {
         let name = self.target(index)?;
-        // A link stays a link: the file it leads to is replaced.
-        let target = name.canonicalize().unwrap_or_else(|_| name.to_owned());
-        let failed = |e: io::Error| Failure::Failed(format!("{} can't be written: {e}", name.display()));
-        let (unfinished, mut file) = Unfinished::create(&passing_name(&target)).map_err(failed)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-        cancel::check()?;
-        unfinished.rename(&target).map_err(failed)?;
+        write_whole(name, bytes)?;
         Ok(name)
     }
+}
+
+/// Writes a file whole or not at all, replacing what is there.
+pub(crate) fn write_whole(name: &Path, bytes: &[u8]) -> Result<()> {
+    // A link stays a link: the file it leads to is replaced.
+    let target = name.canonicalize().unwrap_or_else(|_| name.to_owned());
+    let failed = |e: io::Error| Failure::Failed(format!("{} can't be written: {e}", name.display()));
+    let (unfinished, mut file) = Unfinished::create(&passing_name(&target)).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    cancel::check()?;
+    unfinished.rename(&target).map_err(failed)
 }
 
 /// `a.png` for one picture, `a-0.png`, `a-1.png`, ... for several.
@@ -99,7 +104,8 @@ fn names(out: &Path, samples: usize) -> Vec<PathBuf> {
     (0..samples).map(name).collect()
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -4,14 +4,18 @@
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use infill_engine::Error;
 use infill_engine::device::{DTypeChoice, DeviceChoice};
+use infill_store::Limits;
 use serde::Deserialize;
 
+use crate::amounts;
 use crate::args::HalfRule;
 use crate::failure::{Failure, Result};
+use crate::store_args::LimitArgs;
 
 /// The settings file, as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +27,8 @@ struct SettingsFile {
     dtype: Option<String>,
     noise_rule: Option<String>,
     store: Option<String>,
+    max_size: Option<String>,
+    max_age: Option<String>,
     allow_dir: Option<Vec<String>>,
 }
 
@@ -115,6 +121,36 @@ impl Settings {
         given.or_else(|| data_folder().map(|folder| folder.join("infill"))).ok_or_else(|| {
             Failure::Refused("no folder for pictures and jobs is known; name one with --store DIR".to_owned())
         })
+    }
+
+    /// How much the store may hold; what was put within `spared` stays in any case.
+    pub(crate) fn limits(&self, typed: &LimitArgs, spared: Duration) -> Result<Limits> {
+        Ok(Limits {
+            max_bytes: self.amount(
+                "max-size",
+                typed.max_size,
+                self.file.max_size.as_deref(),
+                amounts::size,
+            )?,
+            max_age: self.amount("max-age", typed.max_age, self.file.max_age.as_deref(), amounts::age)?,
+            spared,
+        })
+    }
+
+    /// An amount that was typed and read already, or that one of the other places gives.
+    fn amount<T>(
+        &self,
+        key: &str,
+        typed: Option<T>,
+        filed: Option<&str>,
+        read: fn(&str) -> std::result::Result<T, String>,
+    ) -> Result<Option<T>> {
+        if typed.is_some() {
+            return Ok(typed);
+        }
+        let Some(Given { name, value }) = self.given(key, None, filed) else { return Ok(None) };
+        let refused = |allowed| Failure::value(&name, format!("\"{value}\""), allowed);
+        read(&value).map(Some).map_err(refused)
     }
 
     /// The folders whose files the server may read.
@@ -246,6 +282,20 @@ mod tests {
             let message = settings(text, no_env).unwrap_err().sentence();
             assert!(message.contains(name) && message.contains("config.toml"), "{message}");
         }
+    }
+
+    #[test]
+    fn amounts_come_from_every_place() {
+        let none = LimitArgs { max_size: None, max_age: None };
+        let (_dir, settings) = settings("max-size = \"2MB\"\nmax-age = \"soon\"", no_env).unwrap();
+        let typed = LimitArgs { max_size: None, max_age: Some(Duration::from_secs(60)) };
+        let limits = settings.limits(&typed, Duration::ZERO).unwrap();
+        assert_eq!((limits.max_bytes, limits.max_age), (Some(2_000_000), Some(Duration::from_secs(60))));
+        let message = settings.limits(&none, Duration::ZERO).unwrap_err().sentence();
+        assert!(
+            message.contains("max-age in ") && message.contains("is \"soon\"; allowed: a number"),
+            "{message}"
+        );
     }
 
     #[test]

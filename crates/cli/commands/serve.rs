@@ -12,6 +12,8 @@ use crate::settings::Settings;
 use crate::stderr;
 
 const TOKEN: &str = "INFILL_TOKEN";
+/// What the store keeps in any case: a client may not have fetched it yet.
+const SPARED: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
     let options = ServeOptions {
@@ -19,6 +21,7 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         allow_dirs: settings.allow_dirs(&args.allow_dirs)?,
         models_dir: settings.models_dir(args.device.models.as_deref())?,
         wait: Duration::from_secs(args.wait_seconds.into()),
+        limits: settings.limits(&args.limits, SPARED)?,
         device: settings.device(args.device.device.as_deref())?,
         dtype: settings.dtype(args.device.dtype.as_deref())?,
     };

@@ -7,7 +7,6 @@
 
 mod arguments;
 mod call;
-mod clock;
 mod completion;
 mod desk;
 mod envelope;

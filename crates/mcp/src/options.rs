@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use infill_engine::device::{DTypeChoice, DeviceChoice};
+use infill_store::Limits;
 
 /// What the server is started with.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,8 @@ pub struct ServeOptions {
     pub models_dir: Option<PathBuf>,
     /// How long a call waits for its job before it is answered with the job as it is; zero: at once.
     pub wait: Duration,
+    /// How much the store may hold.
+    pub limits: Limits,
     /// The device that the worker runs on.
     pub device: DeviceChoice,
     /// The number format of the networks.

@@ -1,11 +1,10 @@
 //! What the rows of a job say, as replies: to the call that made it, and to whoever asks later.
 
 use infill_engine::image::{Limits, Picture};
-use infill_store::{Asset, AssetId, Error as StoreError, Job, JobId, JobStatus};
+use infill_store::{Asset, AssetId, Error as StoreError, Job, JobId, JobStatus, iso};
 use rmcp::model::CallToolResult;
 use serde_json::{Value, json};
 
-use crate::clock::iso;
 use crate::desk::Whereabouts;
 use crate::inference::linked;
 use crate::order::Order;

@@ -46,6 +46,7 @@ pub(crate) fn work(studio: &Studio) {
             tracing::error!(%error, job = %ticket.id, "the job's end was not written");
         }
         studio.desk.leave(&ticket.id);
+        studio.tidy();
     }
 }
 
@@ -194,6 +195,7 @@ impl Run<'_> {
             parent: self.image.clone(),
             hidden,
             recipe: Some(recipe),
+            passing: false,
         };
         let store = &self.studio.store;
         let position = self.first + painted.index;

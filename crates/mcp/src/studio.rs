@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infill_engine::worker::Engine;
 use infill_models::places;
-use infill_store::{Error as StoreError, JobId, NewJob, Store, Work};
+use infill_store::{Error as StoreError, JobId, Limits, NewJob, Store, Work};
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
@@ -34,6 +34,8 @@ pub(crate) struct Studio {
     pub(crate) holdings: Holdings,
     /// How long a call waits for its job, unless it says otherwise.
     pub(crate) wait: Duration,
+    /// How much the store may hold.
+    limits: Limits,
 }
 
 /// What became of a call.
@@ -61,9 +63,13 @@ impl Studio {
             engine: Engine::start(options.device, options.dtype)?,
             desk: Desk::default(),
             wait: options.wait,
+            limits: options.limits,
             store,
         });
         studio.adopt()?;
+        // What is queued holds on to its pictures.
+        studio.store.sweep()?;
+        studio.tidy();
         let worker = studio.clone();
         thread::Builder::new().name("infill-jobs".into()).spawn(move || run::work(&worker))?;
         Ok(studio)
@@ -128,6 +134,24 @@ impl Studio {
         Ok((id.clone(), place.take(id)))
     }
 
+    /// Keeps the store within its limits. Where that fails, the store is larger than it should be and no worse.
+    pub(crate) fn tidy(&self) {
+        if self.limits.is_none() {
+            return;
+        }
+        match self.store.prune(&self.limits) {
+            Ok(pruned) if pruned.removed.is_empty() => {}
+            Ok(pruned) => {
+                tracing::info!(
+                    removed = pruned.removed.len(),
+                    kept_bytes = pruned.kept_bytes,
+                    "the store was pruned"
+                );
+            }
+            Err(error) => tracing::warn!(%error, "the store was not pruned"),
+        }
+    }
+
     /// Cancels a job, whoever has it.
     ///
     /// # Errors
@@ -161,4 +185,40 @@ fn dry_run(prepared: &Prepared) -> CallToolResult {
 
 fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use infill_engine::device::DeviceChoice;
+    use infill_store::AssetMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_starts_prunes_its_store_but_for_what_jobs_need() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Store::open(dir.path()).unwrap();
+        let put = |bytes: &[u8]| before.put(bytes, &AssetMeta::default()).unwrap();
+        let (needed, other) = (put(b"needed"), put(b"other"));
+        let order = NewJob {
+            kind: "inference",
+            input: "{}",
+            needs: std::slice::from_ref(&needed),
+            ..NewJob::default()
+        };
+        before.create_job(&order).unwrap();
+        let options = |spared| ServeOptions {
+            store_dir: dir.path().to_owned(),
+            limits: Limits { max_bytes: Some(0), max_age: None, spared },
+            device: DeviceChoice::Cpu,
+            ..ServeOptions::default()
+        };
+        // The job's process lives, as long as its store is open.
+        let studio = Studio::open(&options(Duration::from_secs(60))).unwrap();
+        assert!(studio.store.get(&other).is_ok(), "what is young is spared");
+        let studio = Studio::open(&options(Duration::ZERO)).unwrap();
+        assert!(studio.store.get(&other).is_err());
+        assert!(studio.store.get(&needed).is_ok());
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use infill_store::{Error as StoreError, Job, JobId, JobStatus};
+use infill_store::{Error as StoreError, Job, JobId, JobStatus, iso};
 use rmcp::RoleServer;
 use rmcp::model::{
     CreateTaskResult, DetailedTask, ErrorData, GetTaskResult, JsonObject, ProtocolVersion, Task, TaskPayload,
@@ -14,7 +14,6 @@ use rmcp::service::RequestContext;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-use crate::clock::iso;
 use crate::report::To;
 use crate::studio::Studio;
 

@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::blobs::Blobs;
+use crate::retention::holder;
 use crate::{AssetId, Error, Result, Store, now};
 
 /// What is known of an asset besides its bytes.
@@ -20,6 +21,8 @@ pub struct AssetMeta {
     pub hidden: bool,
     /// How it was made, as JSON.
     pub recipe: Option<String>,
+    /// A preview of a run, of little use once the run is over: the first to go for want of room.
+    pub passing: bool,
 }
 
 /// A stored asset.
@@ -33,6 +36,8 @@ pub struct Asset {
     pub size: u64,
     /// Milliseconds since 1970.
     pub created_at: i64,
+    /// When it was last put, in milliseconds since 1970.
+    pub used_at: i64,
     /// Its file within the folder of blobs.
     pub(crate) file: String,
 }
@@ -40,8 +45,9 @@ pub struct Asset {
 impl Store {
     /// Stores these bytes: the blob first, then its row, so that what is listed can be read whatever happens between.
     ///
-    /// The same bytes are the same asset: putting them again changes nothing, except that an asset put once for all
-    /// to see is no longer hidden, and that a damaged blob is made whole.
+    /// The same bytes are the same asset: putting them again changes nothing, except that it counts as used now, that an
+    /// asset put once for all to see is no longer hidden, one put once to be kept no longer passing, and that a damaged
+    /// blob is made whole.
     ///
     /// # Errors
     /// A file that can't be written or a database that refuses.
@@ -54,24 +60,36 @@ impl Store {
             None => Blobs::file_name(&hash, &meta.media_type),
         };
         self.blobs.write(&file, bytes, &hash)?;
-        self.connection().execute(
-            "INSERT INTO assets (id, hash, file, size, media_type, width, height, parent, hidden, recipe, created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (id) DO UPDATE SET hidden = min(hidden, excluded.hidden)",
-            params![
-                id.as_str(),
-                hash.to_hex().as_str(),
-                file,
-                bytes.len() as i64,
-                meta.media_type,
-                meta.width,
-                meta.height,
-                meta.parent.as_ref().map(AssetId::as_str),
-                meta.hidden,
-                meta.recipe,
-                now(),
-            ],
-        )?;
+        self.write(|connection| {
+            connection.execute(
+                "INSERT INTO assets (id, hash, file, size, media_type, width, height, parent, hidden, recipe, passing,
+                                     created_at, used_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)
+                 ON CONFLICT (id) DO UPDATE SET
+                     hidden = min(hidden, excluded.hidden),
+                     passing = min(passing, excluded.passing),
+                     used_at = excluded.used_at",
+                params![
+                    id.as_str(),
+                    hash.to_hex().as_str(),
+                    file,
+                    bytes.len() as i64,
+                    meta.media_type,
+                    meta.width,
+                    meta.height,
+                    meta.parent.as_ref().map(AssetId::as_str),
+                    meta.hidden,
+                    meta.recipe,
+                    meta.passing,
+                    now(),
+                ],
+            )?;
+            // Whoever removes a blob holds this lock too, and may have done so since it was written above.
+            if !self.blobs.has(&file, bytes.len() as u64) {
+                self.blobs.write(&file, bytes, &hash)?;
+            }
+            Ok(())
+        })?;
         Ok(id)
     }
 
@@ -88,9 +106,13 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownAsset`]; [`Error::Damaged`] if the file is gone or holds anything else.
     pub fn bytes(&self, id: &AssetId) -> Result<Vec<u8>> {
-        let asset = self.get(id)?;
         let damaged = |reason: &str| Error::Damaged { id: id.clone(), reason: reason.to_owned() };
-        let bytes = self.blobs.read(&asset.file)?.ok_or_else(|| damaged("its file is gone"))?;
+        let mut found = self.blobs.read(&self.get(id)?.file)?;
+        if found.is_none() {
+            // It may have been removed since its row was read, and put again.
+            found = self.blobs.read(&self.get(id)?.file)?;
+        }
+        let bytes = found.ok_or_else(|| damaged("its file is gone"))?;
         if AssetId::of(&bytes) != *id {
             return Err(damaged("its file holds other bytes than were put"));
         }
@@ -112,11 +134,17 @@ impl Store {
     /// Removes an asset: the row first, then the blob.
     ///
     /// # Errors
-    /// [`Error::UnknownAsset`] if there is none.
+    /// [`Error::UnknownAsset`] if there is none; [`Error::Needed`] if an unfinished job needs it.
     pub fn remove(&self, id: &AssetId) -> Result<()> {
         let asset = self.get(id)?;
-        self.connection().execute("DELETE FROM assets WHERE id = ?1", [id.as_str()])?;
-        self.blobs.remove(&asset.file)
+        self.write(|connection| {
+            if let Some(job) = holder(connection, id)? {
+                return Err(Error::Needed { id: id.clone(), job });
+            }
+            connection.execute("DELETE FROM assets WHERE id = ?1", [id.as_str()])?;
+            Ok(())
+        })?;
+        self.unlink(std::slice::from_ref(&asset))
     }
 
     fn find(&self, id: &AssetId) -> Result<Option<Asset>> {
@@ -126,7 +154,7 @@ impl Store {
     }
 }
 
-fn read_asset(row: &Row<'_>) -> rusqlite::Result<Asset> {
+pub(crate) fn read_asset(row: &Row<'_>) -> rusqlite::Result<Asset> {
     let parent: Option<String> = row.get("parent")?;
     Ok(Asset {
         id: read_id(&row.get::<_, String>("id")?)?,
@@ -137,9 +165,11 @@ fn read_asset(row: &Row<'_>) -> rusqlite::Result<Asset> {
             parent: parent.as_deref().map(read_id).transpose()?,
             hidden: row.get("hidden")?,
             recipe: row.get("recipe")?,
+            passing: row.get("passing")?,
         },
         size: u64::try_from(row.get::<_, i64>("size")?).unwrap_or(0),
         created_at: row.get("created_at")?,
+        used_at: row.get("used_at")?,
         file: row.get("file")?,
     })
 }
@@ -175,9 +205,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let first = store.put(b"pixels", &meta(true)).unwrap();
-        let before = store.get(&first).unwrap();
+        let mut before = store.get(&first).unwrap();
         assert_eq!(store.put(b"pixels", &meta(true)).unwrap(), first);
-        assert_eq!(store.get(&first).unwrap(), before);
+        let after = store.get(&first).unwrap();
+        assert!(after.used_at >= before.used_at);
+        before.used_at = after.used_at;
+        assert_eq!(after, before);
         assert_eq!(store.list(true).unwrap(), std::slice::from_ref(&before));
         assert_eq!(std::fs::read(store.path(&before)).unwrap(), b"pixels");
         assert!(store.list(false).unwrap().is_empty());

@@ -70,6 +70,27 @@ impl Blobs {
         }
     }
 
+    /// Whether there is a file of this length.
+    pub(crate) fn has(&self, file: &str, length: u64) -> bool {
+        self.path(file).metadata().is_ok_and(|about| about.len() == length)
+    }
+
+    /// The blobs that were not written lately, by their file names.
+    pub(crate) fn leftovers(&self) -> Result<Vec<String>> {
+        let now = SystemTime::now();
+        let mut found = Vec::new();
+        for folder in entries(&self.dir)?.into_iter().filter(|folder| *folder != self.incoming) {
+            // Nobody but the store makes files here; what is no folder is none of its blobs.
+            for path in if folder.is_dir() { entries(&folder)? } else { Vec::new() } {
+                let name = path.strip_prefix(&self.dir).ok().and_then(Path::to_str);
+                // As the rows have it, whatever the system puts between folder and file.
+                let name = name.map(|name| name.replace(std::path::MAIN_SEPARATOR, "/"));
+                found.extend(name.filter(|_| is_leftover(&path, now)));
+            }
+        }
+        Ok(found)
+    }
+
     pub(crate) fn remove(&self, file: &str) -> Result<()> {
         let path = self.path(file);
         match fs::remove_file(&path) {
@@ -80,8 +101,7 @@ impl Blobs {
 
     /// Removes what a crash left half written.
     fn sweep(&self, now: SystemTime) -> Result<()> {
-        for entry in fs::read_dir(&self.incoming).map_err(|e| Error::file(&self.incoming, &e))? {
-            let path = entry.map_err(|e| Error::file(&self.incoming, &e))?.path();
+        for path in entries(&self.incoming)? {
             if is_leftover(&path, now) {
                 // Another process may have been quicker.
                 let _ = fs::remove_file(&path);
@@ -89,6 +109,12 @@ impl Blobs {
         }
         Ok(())
     }
+}
+
+/// What is in a folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e: std::io::Error| Error::file(folder, &e);
+    fs::read_dir(folder).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
 }
 
 /// Makes a rename in this folder last. Windows opens no folders and needs no such call.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{Error, Result};
 
 /// One step per version, in order; a step that has been released is never changed.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE assets (
         id         TEXT PRIMARY KEY,
@@ -63,6 +63,17 @@ const MIGRATIONS: [&str; 2] = [
         job  TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
         note TEXT NOT NULL,
         PRIMARY KEY (job, note)
+    ) STRICT;
+",
+    "
+    ALTER TABLE assets ADD COLUMN passing INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE assets ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE assets SET used_at = created_at;
+    CREATE TABLE job_previews (
+        job      TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        asset    TEXT NOT NULL,
+        PRIMARY KEY (job, position)
     ) STRICT;
 ",
 ];

@@ -20,6 +20,14 @@ pub enum Error {
     /// No asset has this id.
     #[error("there is no asset {0}")]
     UnknownAsset(AssetId),
+    /// An asset is still in use.
+    #[error("asset {id} is needed by {job}, which is not over")]
+    Needed {
+        /// The asset.
+        id: AssetId,
+        /// The job.
+        job: JobId,
+    },
     /// The bytes of an asset are gone or are not those that were put.
     #[error("asset {id} is damaged: {reason}")]
     Damaged {
@@ -39,6 +47,9 @@ pub enum Error {
         /// How it finished.
         status: &'static str,
     },
+    /// There is nothing to read.
+    #[error("there is no store in {}; the server and `infill assets add` make one", .0.display())]
+    NoStore(PathBuf),
     /// A file or folder of the store can't be used.
     #[error("{}: {reason}", path.display())]
     File {

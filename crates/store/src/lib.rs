@@ -10,11 +10,13 @@
 
 mod assets;
 mod blobs;
+mod clock;
 mod database;
 mod error;
 mod id;
 mod instance;
 mod jobs;
+mod retention;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,12 +25,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 
 pub use assets::{Asset, AssetMeta};
+pub use clock::iso;
 pub use error::{Error, Result};
 pub use id::{AssetId, JobId};
 pub use jobs::{Cancel, Job, JobStatus, NewJob, Statistics, Timing, Work};
+pub use retention::{Limits, Pruned};
 
 use blobs::Blobs;
 use instance::Instance;
+
+/// The database's file within the folder.
+const DATABASE: &str = "infill.db";
 
 /// The database and the blobs of one folder. Shared by reference: every call locks for itself.
 #[derive(Debug)]
@@ -48,12 +55,20 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, &e))?;
         let dir = dir.canonicalize().map_err(|e| Error::file(dir, &e))?;
         let store = Self {
-            connection: Mutex::new(database::open(&dir.join("infill.db"))?),
+            connection: Mutex::new(database::open(&dir.join(DATABASE))?),
             blobs: Blobs::open(dir.join("blobs"))?,
             instance: Instance::start(dir.join("instances"))?,
         };
         store.release_abandoned()?;
         Ok(store)
+    }
+
+    /// As [`Store::open`], where there is a store already.
+    ///
+    /// # Errors
+    /// As there; [`Error::NoStore`] if the folder holds none.
+    pub fn open_existing(dir: &Path) -> Result<Self> {
+        if dir.join(DATABASE).is_file() { Self::open(dir) } else { Err(Error::NoStore(dir.to_owned())) }
     }
 
     /// The folder under which the bytes of all assets lie.

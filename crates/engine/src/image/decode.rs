@@ -26,6 +26,17 @@ impl Default for Limits {
     }
 }
 
+/// The media type of the kinds of picture that are read, told by their content.
+pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
+    known_format(bytes).map(|format| format.to_mime_type())
+}
+
+fn known_format(bytes: &[u8]) -> Option<ImageFormat> {
+    image::guess_format(bytes)
+        .ok()
+        .filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP))
+}
+
 /// A picture as decoded.
 pub(crate) struct Decoded {
     /// One of the 8- and 16-bit grey and RGB kinds.
@@ -46,10 +57,7 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits, what: &'static str) -> Resul
             format!("at most {} bytes", limits.bytes),
         ));
     }
-    let format = image::guess_format(bytes)
-        .ok()
-        .filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP));
-    let Some(format) = format else {
+    let Some(format) = known_format(bytes) else {
         let reason = "its content is neither PNG, JPEG nor WebP".to_owned();
         return Err(Error::Unreadable { what, reason });
     };

@@ -17,8 +17,8 @@ use image::{DynamicImage, RgbaImage};
 pub use image::{Rgb, RgbImage};
 
 pub use clip::clip_pixel_values;
-pub use decode::Limits;
 pub(crate) use decode::decode;
+pub use decode::{Limits, media_type};
 pub use encode::{RECIPE_KEYWORD, read_recipe};
 pub use resize::{Filter, Region, resize, resize_region};
 pub(crate) use resize::{Raster, crop_resize_fill};

@@ -3,13 +3,12 @@
 
 use std::cmp::Reverse;
 
-use infill_store::{Asset, Job};
+use infill_store::{Asset, Job, iso};
 use rmcp::model::{Annotations, ErrorData, Resource};
 use serde_json::Value;
 
 use super::{Scheme, failed};
 use crate::arguments::{shorten, show_text};
-use crate::clock::iso;
 use crate::studio::Studio;
 
 /// Resources of one page.

@@ -6,12 +6,11 @@ use infill_engine::guidance::default_guidance_scale;
 use infill_engine::image::{Limits, Picture};
 use infill_models::adapters::AdapterPurpose;
 use infill_models::inspect;
-use infill_store::{Asset, AssetId, Error as StoreError, JobId};
+use infill_store::{Asset, AssetId, Error as StoreError, JobId, iso};
 use rmcp::model::{ErrorData, ResourceContents};
 use serde_json::{Value, json};
 
 use super::{Scheme, failed, not_found};
-use crate::clock::iso;
 use crate::inference::linked;
 use crate::order::Order;
 use crate::preview;

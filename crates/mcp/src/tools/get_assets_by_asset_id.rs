@@ -1,12 +1,11 @@
 //! `get-assets-by-asset-id`: what is known of a stored picture, with a preview and a link.
 
-use infill_store::{Asset, AssetId};
+use infill_store::{Asset, AssetId, iso};
 use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Map, Value, json};
 
 use super::{Action, Definition};
 use crate::arguments::Arguments;
-use crate::clock::iso;
 use crate::pictures::file_url;
 use crate::reply;
 use crate::studio::Studio;

@@ -32,9 +32,13 @@ impl Store {
             )?;
             for asset in new.needs {
                 // In this transaction, so that none goes between the look and the job.
-                let there =
-                    connection.query_row("SELECT 1 FROM assets WHERE id = ?1", [asset.as_str()], |_| Ok(()));
-                there.optional()?.ok_or_else(|| Error::UnknownAsset(asset.clone()))?;
+                let there = connection.execute(
+                    "UPDATE assets SET used_at = ?2 WHERE id = ?1",
+                    params![asset.as_str(), now()],
+                )?;
+                if there == 0 {
+                    return Err(Error::UnknownAsset(asset.clone()));
+                }
                 connection.execute(
                     "INSERT OR IGNORE INTO job_needs (job, asset) VALUES (?1, ?2)",
                     [id.as_str(), asset.as_str()],
@@ -88,6 +92,22 @@ impl Store {
                 params![id.as_str(), position as i64, asset.as_str(), seconds],
             )?;
             connection.execute("UPDATE jobs SET attempts = 0 WHERE id = ?1", [id.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Adds a picture of a job at work as it looks on the way, at this place in their order; whatever stood there
+    /// before is replaced.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`] if it is over.
+    pub fn add_job_preview(&self, id: &JobId, position: usize, asset: &AssetId) -> Result<()> {
+        self.write(|connection| {
+            unfinished(connection, id)?;
+            connection.execute(
+                "INSERT OR REPLACE INTO job_previews (job, position, asset) VALUES (?1, ?2, ?3)",
+                params![id.as_str(), position as i64, asset.as_str()],
+            )?;
             Ok(())
         })
     }
@@ -215,7 +235,7 @@ impl Store {
     }
 
     /// All of a change or nothing of it.
-    fn write<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = change(&transaction)?;

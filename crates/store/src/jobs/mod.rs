@@ -14,12 +14,12 @@ use crate::{AssetId, Error, JobId, Result, Store};
 
 pub use statistics::{Statistics, Timing};
 
-/// The assets that unfinished jobs read or have made: nothing may take them away.
+/// The assets that unfinished jobs read or have made, with the jobs: nothing may take them away.
 pub(crate) const NEEDED: &str = "
-    SELECT asset FROM job_needs JOIN jobs ON jobs.id = job
+    SELECT asset, job FROM job_needs JOIN jobs ON jobs.id = job
     WHERE status NOT IN ('success', 'failure', 'canceled')
     UNION
-    SELECT asset FROM job_assets JOIN jobs ON jobs.id = job
+    SELECT asset, job FROM job_assets JOIN jobs ON jobs.id = job
     WHERE status NOT IN ('success', 'failure', 'canceled')";
 
 /// Where a job stands, in the reference's words.
@@ -137,6 +137,8 @@ pub struct Job {
     pub needs: Vec<AssetId>,
     /// The pictures it made so far, in order.
     pub assets: Vec<AssetId>,
+    /// What they looked like on the way, in order, as far as it is still there.
+    pub previews: Vec<AssetId>,
     /// What each of them took, in the same order.
     pub seconds: Vec<f64>,
     /// What its client should know, in sentences.
@@ -186,6 +188,9 @@ fn fill(connection: &Connection, job: &mut Job) -> Result<()> {
         Ok(ids.collect::<rusqlite::Result<_>>()?)
     };
     job.assets = ids("SELECT asset FROM job_assets WHERE job = ?1 ORDER BY position")?;
+    job.previews = ids(
+        "SELECT asset FROM job_previews JOIN assets ON assets.id = asset WHERE job = ?1 ORDER BY position",
+    )?;
     job.needs = ids("SELECT asset FROM job_needs WHERE job = ?1 ORDER BY rowid")?;
     let mut query =
         connection.prepare_cached("SELECT seconds FROM job_assets WHERE job = ?1 ORDER BY position")?;
@@ -212,6 +217,7 @@ fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         attempts: row.get("attempts")?,
         needs: Vec::new(),
         assets: Vec::new(),
+        previews: Vec::new(),
         seconds: Vec::new(),
         notes: Vec::new(),
         history: Vec::new(),

@@ -1,10 +1,7 @@
 //! What the jobs of a store come to, and how long their pictures took.
 
-use std::collections::BTreeSet;
-
-use super::{JobStatus, NEEDED, read_status};
-use crate::assets::read_id;
-use crate::{AssetId, Result, Store};
+use super::{JobStatus, read_status};
+use crate::{Result, Store};
 
 /// Pictures that an estimate is made from.
 const TIMINGS: u32 = 200;
@@ -82,16 +79,5 @@ impl Store {
             })
         })?;
         Ok(timings.collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// The assets that unfinished jobs read or have made.
-    ///
-    /// # Errors
-    /// A database that refuses.
-    pub fn needed_assets(&self) -> Result<BTreeSet<AssetId>> {
-        let connection = self.connection();
-        let mut query = connection.prepare_cached(NEEDED)?;
-        let ids = query.query_map([], |row| read_id(&row.get::<_, String>(0)?))?;
-        Ok(ids.collect::<rusqlite::Result<_>>()?)
     }
 }

@@ -169,15 +169,30 @@ fn what_a_job_needs_is_known_while_it_is_not_over() {
     let made = put(&store, b"made");
     store.begin_job(&id).unwrap();
     store.add_job_asset(&id, 0, &made, 1.0).unwrap();
-    let mut all = vec![needs[0].clone(), needs[1].clone(), made];
-    all.sort();
-    assert_eq!(store.needed_assets().unwrap().into_iter().collect::<Vec<_>>(), all);
+    let all = [needs[0].clone(), needs[1].clone(), made];
+    assert!(all.iter().all(|asset| store.needed_by(asset).unwrap().as_ref() == Some(&id)));
     store.finish_job(&id).unwrap();
-    assert!(store.needed_assets().unwrap().is_empty());
+    assert!(all.iter().all(|asset| store.needed_by(asset).unwrap().is_none()));
 
     let gone = [AssetId::of(b"gone")];
     assert!(matches!(store.create_job(&NewJob { needs: &gone, ..PLAIN }), Err(Error::UnknownAsset(_))));
     assert_eq!(store.jobs().unwrap().len(), 1);
+}
+
+#[test]
+fn previews_are_listed_as_long_as_they_are_there_and_never_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let id = store.create_job(&PLAIN).unwrap();
+    let (first, second) = (put(&store, b"first"), put(&store, b"second"));
+    store.add_job_preview(&id, 1, &second).unwrap();
+    store.add_job_preview(&id, 0, &second).unwrap();
+    store.add_job_preview(&id, 0, &first).unwrap();
+    assert_eq!(store.job(&id).unwrap().previews, [first.clone(), second.clone()]);
+    store.remove(&first).unwrap();
+    store.finish_job(&id).unwrap();
+    assert_eq!(store.job(&id).unwrap().previews, std::slice::from_ref(&second));
+    assert!(matches!(store.add_job_preview(&id, 2, &second), Err(Error::Finished { .. })));
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Times as the replies write them.
+//! Times as replies and reports write them.
 
 /// ISO 8601 in UTC, as `2026-11-21T04:30:00.000Z`, of milliseconds since 1970. The calendar is Howard Hinnant's
 /// `civil_from_days`.
-pub(crate) fn iso(milliseconds: i64) -> String {
+pub fn iso(milliseconds: i64) -> String {
     let (days, within) = (milliseconds.div_euclid(86_400_000), milliseconds.rem_euclid(86_400_000));
     // Days since 0000-03-01, so that a leap day is the last day of a year.
     let shifted = days + 719_468;
