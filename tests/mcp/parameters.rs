@@ -408,12 +408,13 @@ fn what_only_flux_models_have_is_refused_or_noted() {
 }
 
 #[test]
-fn intermediate_images_are_noted() {
+fn intermediate_images_are_listed_and_change_no_result() {
     with_both(|bench| {
         let made = bench.picture(&json!({}));
         assert_eq!(bench.picture(&json!({"intermediateImages": false})), made);
         assert_eq!(bench.picture(&json!({"intermediateImages": true})), made);
-        let note = bench.note(&json!({"intermediateImages": true}));
-        assert!(note.starts_with("Note: intermediateImages has no effect"), "{note}");
+        let result = bench.call(&json!({"intermediateImages": true}));
+        let listed = &result["structuredContent"]["job"]["metadata"]["previewAssetIds"];
+        assert!(!listed.as_array().unwrap().is_empty() && !text(&result).contains("Note: "), "{result}");
     });
 }

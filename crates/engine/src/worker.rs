@@ -10,7 +10,7 @@ use infill_models::Checkpoint;
 
 use crate::additions::Additions;
 use crate::device::{DTypeChoice, DeviceChoice};
-use crate::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
+use crate::pipeline::{LoadOptions, Observer, Painted, Pipeline, Preview, Progress};
 use crate::request::InpaintRequest;
 use crate::{Error, Result};
 
@@ -24,6 +24,8 @@ pub enum Event {
     Progress(Progress),
     /// Something that the user should know, in a sentence.
     Warning(String),
+    /// What a picture looks like on the way.
+    Preview(Box<Preview>),
     /// A picture is ready.
     Painted(Box<Painted>),
     /// The job is over.
@@ -41,6 +43,8 @@ pub struct Job {
     pub additions: Additions,
     /// What to paint.
     pub request: InpaintRequest,
+    /// Whether previews are wanted. The pictures do not depend on it.
+    pub previews: bool,
     /// Who is told.
     pub on_event: OnEvent,
 }
@@ -100,7 +104,14 @@ fn work(queue: &Receiver<Job>, device: DeviceChoice, dtype: DTypeChoice) {
 fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: DTypeChoice) -> Result<()> {
     let on_event = std::cell::RefCell::new(&mut job.on_event);
     let mut progress = |progress| (on_event.borrow_mut())(Event::Progress(progress));
+    // A wish to stop is heard at the next step.
+    let mut preview = |preview| {
+        let _ = (on_event.borrow_mut())(Event::Preview(Box::new(preview)));
+    };
     let mut observer = Observer::new(&mut progress);
+    if job.previews {
+        observer = observer.with_previews(&mut preview);
+    }
     let digest = job.checkpoint.digest()?;
     if loaded.as_ref().is_none_or(|l| l.digest != digest) {
         // The old networks go before the new ones come: both may not fit.

@@ -42,7 +42,7 @@ pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> V
         "height": inpaint.height,
         "disableMerging": !inpaint.merge,
         "hideResults": inpaint.hide_results,
-        "intermediateImages": false,
+        "intermediateImages": inpaint.intermediate_images,
     });
     for (name, text) in [("negativePrompt", &inpaint.negative_prompt), ("scheduler", &inpaint.scheduler)] {
         if let Some(text) = text {
@@ -102,6 +102,8 @@ pub(crate) fn recipe(
     for path in PICTURES {
         recipe.shift_remove(path);
     }
+    // Nor does a picture depend on being watched.
+    recipe.shift_remove("intermediateImages");
     recipe.insert("modelId".into(), json!(inpaint.model_id.as_deref().map(bare)));
     let concepts = inpaint.concepts.iter().zip(&additions.concepts).map(|(concept, added)| {
         let digest = added.file.digest()?;

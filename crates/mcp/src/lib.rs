@@ -11,6 +11,7 @@ mod completion;
 mod desk;
 mod envelope;
 mod error;
+mod estimate;
 mod holdings;
 mod http;
 mod inference;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use infill_engine::pipeline::Progress;
+use infill_store::AssetId;
 use rmcp::RoleServer;
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::service::Peer;
@@ -44,6 +45,11 @@ impl Stage {
             }
         };
         Self { done, total, message }
+    }
+
+    /// The same stage, with what its picture looks like.
+    pub(crate) fn showing(&self, preview: &AssetId) -> Self {
+        Self { message: format!("{}, preview {preview}", self.message), ..self.clone() }
     }
 
     /// How much is done, in 0..=1.

@@ -82,11 +82,10 @@ pub(crate) fn success(
 }
 
 /// The reply to a call that was checked and not run.
-pub(crate) fn checked(text: String, warnings: &[String]) -> CallToolResult {
-    let mut lines = vec![text];
-    lines.extend(notes(warnings));
-    // On one's own machine a run costs no units, only time.
-    told(&lines, json!({ "creativeUnitsCost": 0 }))
+pub(crate) fn checked(lines: &[String], warnings: &[String], estimate: &Value) -> CallToolResult {
+    let lines: Vec<String> = lines.iter().cloned().chain(notes(warnings)).collect();
+    // On one's own machine a run costs no units, only time and memory.
+    told(&lines, json!({ "creativeUnitsCost": 0, "estimate": estimate }))
 }
 
 /// A reply of text and structure alone.

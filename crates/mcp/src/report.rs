@@ -57,6 +57,9 @@ impl Studio {
             _ => {
                 let samples = Order::read(&job.input).map_or(1, |order| order.samples());
                 let mut lines = vec![self.under_way(&job, samples)];
+                if let Some(preview) = job.previews.last() {
+                    lines.push(format!("So far it looks like {preview}, small and without a recipe."));
+                }
                 lines.extend(reply::lines(&self.made(&job, false)?.0, samples));
                 lines.extend(reply::notes(&job.notes));
                 reply::told(&lines, structured)
@@ -136,6 +139,9 @@ pub(crate) fn job_value(job: &Job) -> Value {
         .collect();
     let assets: Vec<&str> = job.assets.iter().map(AssetId::as_str).collect();
     let mut metadata = json!({ "assetIds": assets });
+    if !job.previews.is_empty() {
+        metadata["previewAssetIds"] = job.previews.iter().map(AssetId::as_str).collect();
+    }
     if let Some(error) = &job.error {
         metadata["error"] = json!(error);
     }

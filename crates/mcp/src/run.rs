@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use infill_engine::Error as EngineError;
-use infill_engine::pipeline::{Painted, Progress};
+use infill_engine::image::Picture;
+use infill_engine::pipeline::{Painted, Preview, Progress};
 use infill_engine::worker;
 use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus};
 use serde_json::{Value, json};
@@ -22,6 +23,8 @@ use crate::studio::Studio;
 
 /// Events that the worker may be ahead of the store: finished pictures are among them.
 const AHEAD: usize = 8;
+/// Numbers that the previews of one picture may have: more than a run has steps.
+const PREVIEWS_APART: usize = 1 << 10;
 
 /// How work on a job ended.
 #[derive(Debug)]
@@ -124,7 +127,8 @@ impl Run<'_> {
                 ControlFlow::Break(())
             }
         });
-        let job = worker::Job { checkpoint, additions, request, on_event };
+        let previews = inpaint.intermediate_images;
+        let job = worker::Job { checkpoint, additions, request, previews, on_event };
         if let Err(error) = self.studio.engine.submit(job) {
             return End::Failed(error.to_string());
         }
@@ -135,6 +139,10 @@ impl Run<'_> {
                     let progress = self.among_all(progress);
                     stage = Stage::of(progress, &stage);
                     self.note(progress, &stage)
+                }
+                worker::Event::Preview(preview) => {
+                    self.show(*preview, &stage);
+                    Ok(())
                 }
                 worker::Event::Warning(warning) => self.studio.store.add_job_note(&self.ticket.id, &warning),
                 worker::Event::Painted(painted) => match self.keep(&painted, inpaint.hide_results) {
@@ -179,6 +187,34 @@ impl Run<'_> {
         }
         self.ticket.tell(Told::Stage(stage.clone()));
         Ok(())
+    }
+
+    /// Stores a picture as it looks on the way and tells those who wait. Its failure is nobody's: no picture depends on
+    /// it.
+    fn show(&self, preview: Preview, stage: &Stage) {
+        let Preview { index, step, picture, .. } = preview;
+        let picture = Picture::from_rgb8(picture);
+        let size = picture.size();
+        let meta = AssetMeta {
+            media_type: "image/png".into(),
+            width: Some(size.width),
+            height: Some(size.height),
+            parent: self.image.clone(),
+            hidden: true,
+            recipe: None,
+            passing: true,
+        };
+        let store = &self.studio.store;
+        let position = (self.first + index) * PREVIEWS_APART + step;
+        let stored = picture.encode_png(None).map_err(|error| error.to_string()).and_then(|png| {
+            let put = store.put(&png, &meta);
+            let added = put.and_then(|id| store.add_job_preview(&self.ticket.id, position, &id).map(|()| id));
+            added.map_err(|error| error.to_string())
+        });
+        match stored {
+            Ok(id) => self.ticket.tell(Told::Stage(stage.showing(&id))),
+            Err(error) => tracing::warn!(%error, job = %self.ticket.id, "a preview was not stored"),
+        }
     }
 
     fn keep(&self, painted: &Painted, hidden: bool) -> infill_engine::Result<infill_store::Result<()>> {

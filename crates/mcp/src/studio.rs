@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use infill_engine::device::{DTypeChoice, DeviceChoice};
+use infill_engine::memory::MemoryPlan;
 use infill_engine::worker::Engine;
 use infill_models::places;
 use infill_store::{Error as StoreError, JobId, Limits, NewJob, Store, Work};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
 
 use crate::desk::{Desk, Told, Whereabouts};
+use crate::estimate::Estimate;
 use crate::holdings::Holdings;
 use crate::inference::bare;
 use crate::order::Order;
@@ -36,6 +39,8 @@ pub(crate) struct Studio {
     pub(crate) wait: Duration,
     /// How much the store may hold.
     limits: Limits,
+    device: DeviceChoice,
+    dtype: DTypeChoice,
 }
 
 /// What became of a call.
@@ -64,6 +69,8 @@ impl Studio {
             desk: Desk::default(),
             wait: options.wait,
             limits: options.limits,
+            device: options.device,
+            dtype: options.dtype,
             store,
         });
         studio.adopt()?;
@@ -97,7 +104,7 @@ impl Studio {
             Err(faults) => return Begun::Answered(reply::failure(&faults)),
         };
         if prepared.inpaint.dry_run {
-            return Begun::Answered(dry_run(&prepared));
+            return Begun::Answered(self.dry_run(&prepared));
         }
         match self.queue(given, &prepared) {
             Ok((id, heard)) => Begun::Job(id, heard),
@@ -152,6 +159,22 @@ impl Studio {
         }
     }
 
+    /// What a call would do and cost.
+    fn dry_run(&self, prepared: &Prepared) -> CallToolResult {
+        let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
+        let model = inpaint.model_id.as_deref().map(bare).unwrap_or_default();
+        // Neither is worth more than a word where it can't be told.
+        let timings = self.store.timings(&model).unwrap_or_default();
+        let memory = MemoryPlan::new(checkpoint, additions, request, self.device, self.dtype);
+        match memory {
+            Ok(memory) => {
+                let estimate = Estimate { model: &model, checkpoint, request, memory, timings: &timings };
+                reply::checked(&estimate.lines(), &inpaint.warnings, &estimate.value())
+            }
+            Err(error) => reply::failure(&[error.to_string()]),
+        }
+    }
+
     /// Cancels a job, whoever has it.
     ///
     /// # Errors
@@ -169,28 +192,9 @@ impl Studio {
     }
 }
 
-fn dry_run(prepared: &Prepared) -> CallToolResult {
-    let Prepared { inpaint, request, .. } = prepared;
-    let steps = request.steps_after_strength();
-    let text = format!(
-        "Dry run: the arguments are fine and nothing was run. {} of {}x{} pixels, {} each, would cost no units, only \
-         time on this machine.",
-        counted(inpaint.samples as usize, "picture"),
-        request.plan().work.width,
-        request.plan().work.height,
-        counted(steps, "step"),
-    );
-    reply::checked(text, &inpaint.warnings)
-}
-
-fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use infill_engine::device::DeviceChoice;
     use infill_store::AssetMeta;
 
     use super::*;

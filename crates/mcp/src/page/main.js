@@ -234,7 +234,7 @@ droppable($("reference-drop"), refer);
 async function call() {
   const mask = await easel.mask.export();
   if (!mask) throw new Error("Nothing is marked; paint over what is to be made anew");
-  const given = { ...form.read(), image: picture.asset ?? (await dataUrl(picture.blob)), mask };
+  const given = { ...form.read(), intermediateImages: true, image: picture.asset ?? (await dataUrl(picture.blob)), mask };
   if (!reference) return { name: INPAINT, arguments: given };
   given.ipAdapterImages = [await dataUrl(reference)];
   given.ipAdapterScales = [Number($("reference-scale").value)];
@@ -242,7 +242,28 @@ async function call() {
   return { name: WITH_REFERENCE, arguments: given };
 }
 
-function progress({ progress: done, total, message }) {
+/** A picture that is not finished, until the next one. */
+async function preview(id) {
+  running.preview = id;
+  try {
+    const blob = await server.asset(id, running.stop.signal);
+    // A later one may have overtaken it.
+    if (running?.preview === id) showPreview(URL.createObjectURL(blob));
+  } catch {
+    // The next one may come.
+  }
+}
+
+function showPreview(url) {
+  URL.revokeObjectURL($("preview").src);
+  $("preview").hidden = !url;
+  if (url) $("preview").src = url;
+  else $("preview").removeAttribute("src");
+}
+
+function progress({ progress: done, total, message: told }) {
+  const [message, id] = told.split(", preview ");
+  if (id && id !== running.preview) preview(id);
   const bar = $("bar");
   if (total) {
     bar.max = total;
@@ -289,6 +310,7 @@ async function run() {
     clearInterval(ticking);
     running = null;
     $("progress").hidden = $("cancel").hidden = true;
+    showPreview(null);
     $("clock").textContent = $("stage-said").textContent = "";
     showTools();
   }

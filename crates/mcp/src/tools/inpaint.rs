@@ -57,6 +57,8 @@ pub(crate) struct Inpaint {
     /// Put the picture's own pixels back outside the mask.
     pub(crate) merge: bool,
     pub(crate) hide_results: bool,
+    /// Show the pictures on the way.
+    pub(crate) intermediate_images: bool,
     pub(crate) image_parent: Option<AssetId>,
     pub(crate) image_hide: bool,
     pub(crate) dry_run: bool,
@@ -104,9 +106,6 @@ impl Inpaint {
                 }
             }
         }
-        if from.flag("intermediateImages") == Some(true) {
-            warnings.push("intermediateImages has no effect: only finished pictures are kept".into());
-        }
         if from.text_flag("originalAssets") == Some(true) {
             warnings.push("originalAssets has no effect: the linked files always are the originals".into());
         }
@@ -134,6 +133,7 @@ impl Inpaint {
             scheduler: from.choice("scheduler").map(str::to_owned),
             merge: !from.flag("disableMerging").unwrap_or(false),
             hide_results: from.flag("hideResults").unwrap_or(false),
+            intermediate_images: from.flag("intermediateImages").unwrap_or(false),
             image_parent,
             image_hide,
             dry_run: from.text_flag("dryRun").unwrap_or(false),

@@ -71,8 +71,9 @@ folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset
 - numSamples: give 1 unless several are wanted; sample i has seed + i.
 - width, height: leave out, or give in the picture's proportions.
 - concepts: LoRAs on this machine by name, each with a scale from -2 to 2.
-- dryRun \"true\": only checks. hideResults, imageHide: keep out of listings. imageParentId: where a data URL came from.
-- originalAssets and intermediateImages have no effect. modelEpoch, baseModelId and negativePromptStrength are refused: \
+- dryRun \"true\": only checks, and tells time and memory. intermediateImages: small pictures on the way. hideResults, \
+imageHide: keep out of listings. imageParentId: where a data URL came from.
+- originalAssets has no effect. modelEpoch, baseModelId and negativePromptStrength are refused: \
 only Flux models have them.";
 
 impl Action {

@@ -1,0 +1,77 @@
+//! Dry runs: what a call would cost, told without running it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, arguments, text};
+
+fn dry(server: &mut Server, changes: Value) -> Value {
+    let mut changes = changes;
+    changes["dryRun"] = "true".into();
+    let result = server.call(&arguments(&changes));
+    assert_eq!(result["isError"], false, "{result}");
+    assert_eq!(result["structuredContent"]["creativeUnitsCost"], 0);
+    result
+}
+
+#[test]
+fn time_is_unknown_until_pictures_of_the_model_tell_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let asked = json!({"numSamples": 3, "numInferenceSteps": 4, "strength": 1});
+    let before = dry(&mut server, asked.clone());
+    let told = text(&before);
+    assert!(
+        told.contains("3 pictures of 64x64 pixels, 4 steps each, with tiny-sd15-inpaint (SD 1.5"),
+        "{told}"
+    );
+    assert!(told.contains("Time: unknown"), "{told}");
+    let estimate = &before["structuredContent"]["estimate"];
+    assert_eq!((&estimate["seconds"], &estimate["pictures"]), (&Value::Null, &json!(3)));
+    assert_eq!((&estimate["width"], &estimate["steps"]), (&json!(64), &json!(4)));
+
+    server.call(&arguments(&asked));
+    let after = dry(&mut server, asked);
+    let told = text(&after);
+    assert!(told.contains("by 3 earlier pictures on this machine"), "{told}");
+    let alike = after["structuredContent"]["estimate"]["seconds"].as_f64().unwrap();
+    assert!(alike > 0.0);
+    let larger =
+        dry(&mut server, json!({"numSamples": 3, "numInferenceSteps": 9, "strength": 1, "width": 128}));
+    assert!(text(&larger).contains("earlier pictures of other sizes or steps"), "{larger}");
+    // Twice the pixels and (9 + 1) instead of (4 + 1) steps' worth of work.
+    let ratio = larger["structuredContent"]["estimate"]["seconds"].as_f64().unwrap() / alike;
+    assert!((1.0..16.0).contains(&ratio), "{ratio}");
+    // Another model says nothing of this one.
+    let other = dry(&mut server, json!({"modelId": "tiny-sdxl-inpaint", "width": 512, "height": 512}));
+    assert!(text(&other).contains("Time: unknown"), "{other}");
+    assert!(server.finish().success());
+}
+
+/// The most memory that a process had so far, in bytes.
+#[cfg(target_os = "linux")]
+fn peak(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_stays_within_the_planned_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    for (model, side) in [("tiny-sd15-inpaint", 512), ("tiny-sdxl-inpaint", 512)] {
+        let asked =
+            json!({"modelId": model, "width": side, "height": side, "numInferenceSteps": 1, "strength": 1});
+        let planned = dry(&mut server, asked.clone());
+        let planned = planned["structuredContent"]["estimate"]["peakMemoryBytes"].as_u64().unwrap();
+        server.call(&arguments(&asked));
+        let taken = peak(server.id());
+        assert!(taken <= planned, "{model}: {taken} bytes were taken, {planned} were planned");
+        assert!(
+            planned < 4 * taken,
+            "{model}: {taken} bytes were taken, and as many as {planned} were planned"
+        );
+    }
+    assert!(server.finish().success());
+}
