@@ -127,18 +127,21 @@ async function withTheMouse(browser, address) {
   await page.fill("#seed", "18446744073709551615");
   await page.fill("#numSamples", "2");
   const stages = page.evaluate(() => new Promise((done) => {
-    const seen = new Set();
-    const said = document.getElementById("stage-said");
+    const [seen, previews] = [new Set(), new Set()];
+    const [said, preview] = ["stage-said", "preview"].map((id) => document.getElementById(id));
     new MutationObserver(() => {
       seen.add(said.textContent);
-      if (!document.getElementById("results").hidden) done([...seen]);
+      if (!preview.hidden) previews.add(preview.src);
+      if (!document.getElementById("results").hidden) done({ seen: [...seen], previews: [...previews] });
     }).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
   }));
   await page.$eval("#feather", (input) => ((input.value = 8), input.dispatchEvent(new Event("input"))));
   await page.click("#run");
   await page.waitForSelector("#gallery li");
-  const seen = await stages;
+  const { seen, previews } = await stages;
   check("progress is told in stages", seen.filter((text) => /step \d+ of/.test(text)).length >= 3, seen);
+  check("no stage shows an id", seen.every((text) => !text.includes("asset_")), seen);
+  check("pictures are shown on the way", previews.length >= 1, seen);
   check("the result is said aloud", (await page.textContent("#said")) === "2 pictures are ready");
   const seeds = await page.$$eval("#gallery .seed", (all) => all.map((one) => one.textContent));
   check("seeds stand side by side, in 64 bits", JSON.stringify(seeds) === '["Seed 18446744073709551615","Seed 0"]', seeds);
