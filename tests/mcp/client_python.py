@@ -162,7 +162,9 @@ async def main(infill):
             check("a result of an earlier session is the next image",
                   not again.is_error and len(blocks(again, "resource_link")) == 2, again)
             dry = await client.call_tool(TOOL, arguments(image=asset, mask=MASK.as_uri(), dryRun="true"))
-            check("a dry run costs nothing", dry.structured_content == {"creativeUnitsCost": 0}, dry)
+            told = dry.structured_content
+            check("a dry run costs nothing and tells what a run would",
+                  told["creativeUnitsCost"] == 0 and told["estimate"]["peakMemoryBytes"] > 0, dry)
             bad = await client.call_tool(TOOL, arguments(
                 image="file:///etc/passwd", mask="data:image/png;base64,AAAA", strength=2, width=68, scheduler="Euler",
                 steps=3, numSamples="4", modelId="no-such-model"))
