@@ -74,14 +74,14 @@ fn pictures_jobs_and_models_can_be_looked_at() {
     let listed = uris(&mut server);
     assert_eq!(listed.len(), models.len() + 4, "{listed:?}");
     let mask = structure["inference"]["maskId"].as_str().unwrap();
-    assert_eq!(known(&read(&mut server, &format!("asset://{mask}")))["hidden"], true);
+    assert_eq!(known(&read(&mut server, &format!("asset://{mask}")))["privacy"], "unlisted");
 
     let contents = read(&mut server, &expected[0]);
     let file = &files(&made)[0];
     assert_eq!(STANDARD.decode(contents[0]["blob"].as_str().unwrap()).unwrap(), std::fs::read(file).unwrap());
     assert_eq!(contents[0]["mimeType"], "image/png");
     let about = known(&contents);
-    assert_eq!((&about["id"], &about["parentId"]), (&json!(result), &json!(input)));
+    assert_eq!((&about["id"], &about["metadata"]["parentId"]), (&json!(result), &json!(input)));
     assert_eq!(about["path"], file.to_str().unwrap());
     assert_eq!(about["recipe"]["prompt"], "a red hat");
     assert!(about.get("note").is_none());

@@ -3,21 +3,21 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use infill_engine::guidance::default_guidance_scale;
-use infill_engine::image::{Limits, Picture};
 use infill_models::adapters::AdapterPurpose;
 use infill_models::inspect;
-use infill_store::{Asset, AssetId, Error as StoreError, JobId, iso};
+use infill_store::{Asset, AssetId, Error as StoreError, JobId};
 use rmcp::model::{ErrorData, ResourceContents};
 use serde_json::{Value, json};
 
 use super::{Scheme, failed, not_found};
 use crate::inference::linked;
 use crate::order::Order;
-use crate::preview;
+use crate::pictures::file_url;
 use crate::reply::PREVIEW_BYTES;
 use crate::report::job_value;
 use crate::sizes::sides;
 use crate::studio::Studio;
+use crate::tools::get_assets_by_asset_id::asset_value;
 
 /// The largest picture that is given as it is: base64 makes four bytes of three.
 const WHOLE_BYTES: usize = PREVIEW_BYTES / 4 * 3;
@@ -47,7 +47,7 @@ fn asset(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, 
     let id: AssetId = id.parse().map_err(nowhere)?;
     let asset = studio.store.get(&id).map_err(nowhere)?;
     let bytes = studio.store.bytes(&id).map_err(nowhere)?;
-    let mut about = asset_value(studio, &asset);
+    let mut about = about_asset(studio, &asset);
     let mut contents = Vec::new();
     let blob = |bytes: &[u8], media_type: &str| {
         ResourceContents::blob(STANDARD.encode(bytes), uri).with_mime_type(media_type)
@@ -56,8 +56,7 @@ fn asset(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, 
         contents.push(blob(&bytes, &asset.meta.media_type));
     } else {
         // What came in may be more than can be decoded, and is then told of only.
-        let picture = Picture::decode(&bytes, &Limits::default()).ok();
-        let preview = picture.and_then(|picture| preview::jpeg(&picture.to_rgb8(), WHOLE_BYTES));
+        let preview = studio.preview(&id, WHOLE_BYTES);
         about["note"] = json!(match preview {
             Some(_) =>
                 "The picture is too large for a reply: this is a smaller copy of it; the file is whole.",
@@ -69,25 +68,14 @@ fn asset(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, 
     Ok(contents)
 }
 
-/// What is known of an asset.
-fn asset_value(studio: &Studio, asset: &Asset) -> Value {
-    let meta = &asset.meta;
-    let mut value = json!({
-        "id": asset.id.as_str(),
-        "path": studio.store.path(asset).display().to_string(),
-        "mimeType": meta.media_type,
-        "bytes": asset.size,
-        "createdAt": iso(asset.created_at),
-        "hidden": meta.hidden,
-    });
-    if let (Some(width), Some(height)) = (meta.width, meta.height) {
-        value["width"] = json!(width);
-        value["height"] = json!(height);
-    }
-    if let Some(parent) = &meta.parent {
-        value["parentId"] = json!(parent.as_str());
-    }
-    if let Some(recipe) = meta.recipe.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+/// What is known of an asset: as the tool that shows one says it, with its file and its whole recipe.
+fn about_asset(studio: &Studio, asset: &Asset) -> Value {
+    let path = studio.store.path(asset);
+    let mut value = asset_value(asset, &file_url(&path));
+    value["path"] = json!(path.display().to_string());
+    if let Some(recipe) =
+        asset.meta.recipe.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok())
+    {
         value["recipe"] = recipe;
     }
     value

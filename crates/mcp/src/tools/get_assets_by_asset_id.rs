@@ -77,7 +77,7 @@ fn line(asset: &Asset, path: &str, value: &Value) -> String {
 }
 
 /// An asset as the reference writes it.
-fn asset_value(asset: &Asset, url: &str) -> Value {
+pub(crate) fn asset_value(asset: &Asset, url: &str) -> Value {
     let Asset { id, meta, size, created_at, .. } = asset;
     let recipe: Value =
         meta.recipe.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();

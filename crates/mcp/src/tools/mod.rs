@@ -58,9 +58,9 @@ numInferenceSteps x strength x numSamples x width x height. Nothing is overwritt
 Pixels where the mask is black come back unchanged, unless disableMerging is true. The same arguments and seed give the \
 same picture.
 
-Returns: for each picture a line with asset id, file, size and seed, a preview and a link; or, where that takes long, the \
-job that goes on, whose pictures get-job-id gives later. Wrong arguments are all told at \
-once, a sentence each, and nothing runs.
+Returns: for each picture a line with asset id, file, size and seed, a preview and a link. Where that takes longer than the \
+server lets a call wait, the job, which goes on: get-job-id gives its pictures later. Wrong arguments are all told at once, \
+a sentence each, and nothing runs.
 
 Parameters:
 - image, mask: needed, of one size. An asset id from an earlier result, a file:// URL or absolute path under an allowed \

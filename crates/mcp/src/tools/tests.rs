@@ -46,14 +46,17 @@ fn the_schemas_are_served_as_the_reference_has_them() {
 
 #[test]
 fn a_definition_explains_every_parameter_and_stays_short() {
-    for kind in Kind::ALL {
-        let tool = Action::Paint(kind).tool().unwrap();
+    for action in Action::ALL {
+        let tool = action.tool().unwrap();
         let description = tool.description.unwrap();
-        for (name, property) in kind.input_schema()["properties"].as_object().unwrap() {
+        for (name, property) in action.input_schema()["properties"].as_object().unwrap() {
             let explained = property["description"].is_string() || description.contains(name.as_str());
-            assert!(explained, "{}: {name}", kind.name());
+            assert!(explained, "{}: {name}", action.name());
         }
-        assert!(description.len() < 3400, "{}: {}", kind.name(), description.len());
+        assert!(description.len() < 3400, "{}: {}", action.name(), description.len());
+        // Each says which other one to use instead.
+        let others = Action::ALL.into_iter().filter(|other| *other != action);
+        assert!(others.map(Action::name).any(|other| description.contains(other)), "{}", action.name());
         assert!(tool.title.is_some() && tool.icons.is_some_and(|icons| icons.len() == 1));
     }
 }
