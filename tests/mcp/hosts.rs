@@ -41,7 +41,9 @@ fn started(language: &str, text: &str) -> Vec<Vec<String>> {
         "yaml" => {
             assert!(text.lines().any(|line| line.trim() == "cmd: infill"), "{text}");
             let list = text.lines().find_map(|line| line.trim().strip_prefix("args: [")).unwrap();
-            found.push(list.trim_end_matches(']').split(", ").map(str::to_owned).collect());
+            found.push(
+                list.trim_end_matches(']').split(", ").map(|arg| arg.trim_matches('"').to_owned()).collect(),
+            );
         }
         "sh" => {
             let typed = text.lines().filter_map(|line| line.split_once(" -- infill "));
