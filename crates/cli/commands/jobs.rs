@@ -88,9 +88,12 @@ fn cancel(store: &Store, ids: &[String]) -> Result<Vec<Cancelled>> {
         }
     }
     let outcome = |id: JobId| {
-        let outcome = match store.request_cancel(&id)? {
-            Cancel::Done => "canceled",
-            Cancel::Asked => "stops at its next step",
+        let outcome = match store.request_cancel(&id) {
+            Ok(Cancel::Done) => "canceled",
+            Ok(Cancel::Asked) => "stops at its next step",
+            // Since the look above.
+            Err(infill_store::Error::Finished { .. }) => "was over before it could be canceled",
+            Err(error) => return Err(error.into()),
         };
         Ok(Cancelled { id: id.to_string(), outcome })
     };
@@ -130,10 +133,12 @@ fn row(job: &Job) -> Vec<String> {
     ]
 }
 
-/// Seconds at work, of a job that is over; waiting in the queue does not count.
+/// Seconds at work, of a job that is over; waiting in the queue does not count, nor what an interrupted attempt took.
 fn took(job: &Job) -> Option<f64> {
-    let began = job.history.iter().find(|(status, _)| *status != JobStatus::Queued && !status.is_final())?;
-    let ended = job.history.iter().find(|(status, _)| status.is_final())?;
+    let queued = job.history.iter().rposition(|(status, _)| *status == JobStatus::Queued)?;
+    let attempt = &job.history[queued + 1..];
+    let began = attempt.iter().find(|(status, _)| !status.is_final())?;
+    let ended = attempt.iter().find(|(status, _)| status.is_final())?;
     Some((ended.1 - began.1) as f64 / 1000.0)
 }
 

@@ -45,7 +45,7 @@ const FLAGS: [&str; 14] = [
 ];
 
 const WORDS: [(&str, &[&str]); 9] = [
-    ("prediction_type", &["epsilon", "sample", "v_prediction"]),
+    ("prediction_type", &["epsilon", "sample", "original_sample", "v_prediction"]),
     ("timestep_spacing", &["linspace", "leading", "trailing"]),
     ("beta_schedule", &["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"]),
     ("final_sigmas_type", &["zero", "sigma_min"]),

@@ -59,8 +59,8 @@ fn assets(studio: &Studio) -> Result<Vec<String>, ErrorData> {
 
 /// The ids of all jobs, newest first.
 fn jobs(studio: &Studio) -> Result<Vec<String>, ErrorData> {
-    let jobs = studio.store.jobs().map_err(|error| failed(&error))?;
-    Ok(jobs.iter().rev().map(|job| job.id.to_string()).collect())
+    let jobs = studio.store.job_ids().map_err(|error| failed(&error))?;
+    Ok(jobs.iter().rev().map(ToString::to_string).collect())
 }
 
 fn failed(error: &infill_store::Error) -> ErrorData {

@@ -138,8 +138,8 @@ fn arguments(given: &Map<String, Value>, prepared: &Prepared, inputs: &Inputs) -
         "imageHide",
         "dryRun",
     ];
-    let mut all = given.clone();
-    all.retain(|name, _| !SETTLED.contains(&name.as_str()));
+    let kept = given.iter().filter(|(name, _)| !SETTLED.contains(&name.as_str()));
+    let mut all: Map<String, Value> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
     let inpaint = &prepared.inpaint;
     all.insert("image".into(), json!(inputs.image.as_str()));
     all.insert("mask".into(), json!(inputs.mask.as_str()));

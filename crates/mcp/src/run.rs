@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 use infill_engine::Error as EngineError;
 use infill_engine::image::Picture;
@@ -23,6 +25,8 @@ use crate::studio::Studio;
 
 /// Events that the worker may be ahead of the store: finished pictures are among them.
 const AHEAD: usize = 8;
+/// Between two attempts to write down how a job ended.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Numbers that the previews of one picture may have: more than a run has steps.
 const PREVIEWS_APART: usize = 1 << 10;
 
@@ -42,42 +46,53 @@ pub(crate) fn work(studio: &Studio) {
     while let Some(ticket) = studio.desk.next() {
         let ended = catch_unwind(AssertUnwindSafe(|| begin(studio, &ticket)));
         let ended = ended.unwrap_or_else(|panic| {
-            let sentence = format!("the job failed inside: {}", panic_text(panic.as_ref()));
-            end(studio, &ticket.id, End::Failed(sentence))
+            Some(End::Failed(format!("the job failed inside: {}", panic_text(panic.as_ref()))))
         });
-        if let Err(error) = ended {
-            tracing::error!(%error, job = %ticket.id, "the job's end was not written");
+        if let Some(end) = ended {
+            write_down(studio, &ticket.id, &end);
         }
         studio.desk.leave(&ticket.id);
         studio.tidy();
     }
 }
 
-/// One job from its row to its end.
-fn begin(studio: &Studio, ticket: &Arc<Ticket>) -> infill_store::Result<()> {
+/// One job from its row to how it ended; `None` for one that was over before.
+fn begin(studio: &Studio, ticket: &Arc<Ticket>) -> Option<End> {
     let id = &ticket.id;
     match studio.store.begin_job(id) {
         Ok(()) => {}
         // It was cancelled while it waited.
-        Err(StoreError::Finished { .. }) => return Ok(()),
-        Err(error) => return end(studio, id, End::Failed(error.to_string())),
+        Err(StoreError::Finished { .. }) => return None,
+        Err(error) => return Some(End::Failed(error.to_string())),
     }
-    let ended = match studio.store.job(id) {
+    Some(match studio.store.job(id) {
         Ok(_) if ticket.is_cancelled() => End::Cancelled,
         Ok(job) => paint(studio, ticket, &job),
         Err(error) => End::Failed(error.to_string()),
-    };
-    end(studio, id, ended)
+    })
 }
 
-fn end(studio: &Studio, id: &JobId, end: End) -> infill_store::Result<()> {
+/// Writes down how a job ended, as often as it takes: a full disk has room again one day, and a job without an end
+/// would be waited for all that time. A server that ends leaves it to the next one.
+fn write_down(studio: &Studio, id: &JobId, end: &End) {
     tracing::info!(job = %id, ?end, "work on a job ended");
     let store = &studio.store;
-    match end {
-        End::Done => store.finish_job(id),
-        End::Cancelled => store.cancel_job(id),
-        End::GivenUp => store.release_job(id),
-        End::Failed(sentence) => store.fail_job(id, &sentence),
+    let closing = studio.desk.closing();
+    loop {
+        let written = match end {
+            End::Done => store.finish_job(id),
+            End::Cancelled => store.cancel_job(id),
+            End::GivenUp => store.release_job(id),
+            End::Failed(sentence) => store.fail_job(id, sentence),
+        };
+        match written {
+            Ok(()) | Err(StoreError::Finished { .. } | StoreError::UnknownJob(_)) => return,
+            Err(error) => tracing::error!(%error, job = %id, "the job's end was not written"),
+        }
+        if closing.load(Ordering::Acquire) {
+            return;
+        }
+        thread::sleep(AGAIN);
     }
 }
 
@@ -235,9 +250,15 @@ impl Run<'_> {
         };
         let store = &self.studio.store;
         let position = self.first + painted.index;
-        Ok(store
-            .put(&png, &meta)
-            .and_then(|asset| store.add_job_asset(&self.ticket.id, position, &asset, painted.seconds)))
+        let keep = || {
+            let asset = store.put(&png, &meta)?;
+            store.add_job_asset(&self.ticket.id, position, &asset, painted.seconds)
+        };
+        Ok(match keep() {
+            // Somebody else cleared the store in between.
+            Err(StoreError::UnknownAsset(_)) => keep(),
+            kept => kept,
+        })
     }
 }
 

@@ -75,7 +75,9 @@ impl Studio {
         });
         studio.adopt()?;
         // What is queued holds on to its pictures.
-        studio.store.sweep()?;
+        if let Err(error) = studio.store.sweep() {
+            tracing::warn!(%error, "blobs that no picture names were not removed");
+        }
         studio.tidy();
         let worker = studio.clone();
         thread::Builder::new().name("infill-jobs".into()).spawn(move || run::work(&worker))?;
@@ -181,8 +183,8 @@ impl Studio {
     /// [`StoreError::UnknownJob`]; [`StoreError::Finished`] if it is over.
     pub(crate) fn cancel(&self, id: &JobId) -> infill_store::Result<()> {
         match self.desk.cancel(id) {
-            Whereabouts::AtWork => Ok(()),
-            Whereabouts::Elsewhere => self.store.request_cancel(id).map(|_| ()),
+            // Written down, so that it holds even if this process ends before the next step.
+            Whereabouts::AtWork | Whereabouts::Elsewhere => self.store.request_cancel(id).map(|_| ()),
             Whereabouts::Waiting(_) => {
                 let cancelled = self.store.cancel_job(id);
                 self.desk.leave(id);

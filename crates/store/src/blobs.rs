@@ -75,17 +75,18 @@ impl Blobs {
         self.path(file).metadata().is_ok_and(|about| about.len() == length)
     }
 
-    /// The blobs that were not written lately, by their file names.
+    /// The blobs that were not written lately, by their file names. What else lies in the folder is not the store's.
     pub(crate) fn leftovers(&self) -> Result<Vec<String>> {
         let now = SystemTime::now();
         let mut found = Vec::new();
-        for folder in entries(&self.dir)?.into_iter().filter(|folder| *folder != self.incoming) {
-            // Nobody but the store makes files here; what is no folder is none of its blobs.
-            for path in if folder.is_dir() { entries(&folder)? } else { Vec::new() } {
-                let name = path.strip_prefix(&self.dir).ok().and_then(Path::to_str);
-                // As the rows have it, whatever the system puts between folder and file.
-                let name = name.map(|name| name.replace(std::path::MAIN_SEPARATOR, "/"));
-                found.extend(name.filter(|_| is_leftover(&path, now)));
+        let folders = entries(&self.dir)?;
+        for folder in folders.iter().filter(|folder| folder.is_dir() && is_hex(&last(folder), 2)) {
+            for path in entries(folder)? {
+                let (start, name) = (last(folder), last(&path));
+                let hash = name.split_once('.').map_or("", |(hash, _)| hash);
+                if is_hex(hash, 64) && hash.starts_with(&start) && path.is_file() && is_leftover(&path, now) {
+                    found.push(format!("{start}/{name}"));
+                }
             }
         }
         Ok(found)
@@ -109,6 +110,15 @@ impl Blobs {
         }
         Ok(())
     }
+}
+
+/// The last part of a path; empty where it is no text.
+fn last(path: &Path) -> String {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// What is in a folder.
@@ -141,5 +151,26 @@ mod tests {
         assert!(half.exists());
         blobs.sweep(SystemTime::now() + 2 * LEFTOVER).unwrap();
         assert!(!half.exists());
+    }
+
+    #[test]
+    fn only_files_named_as_blobs_are_taken_for_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let hash = "ab".repeat(32);
+        let old = SystemTime::now() - 2 * LEFTOVER;
+        for name in [
+            format!("ab/{hash}.png"),
+            format!("cd/{hash}.png"),
+            "ab/photograph.png".to_owned(),
+            format!("backup/{hash}.png"),
+        ] {
+            let path = blobs.path(&name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, b"whole").unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        }
+        fs::create_dir(blobs.path("ab").join(format!("{hash}.d"))).unwrap();
+        assert_eq!(blobs.leftovers().unwrap(), [format!("ab/{hash}.png")]);
     }
 }

@@ -75,6 +75,8 @@ const MIGRATIONS: [&str; 3] = [
         asset    TEXT NOT NULL,
         PRIMARY KEY (job, position)
     ) STRICT;
+    CREATE INDEX job_needs_asset ON job_needs(asset);
+    CREATE INDEX job_assets_asset ON job_assets(asset);
 ",
 ];
 

@@ -1,6 +1,7 @@
 //! Which processes are alive: each holds a locked file as long as it has the store open.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -56,7 +57,10 @@ impl Drop for Instance {
     }
 }
 
-/// Two that look at once do not take each other for the owner: they only share.
+/// Two that look at once do not take each other for the owner: they only share. What can't be looked at may be locked.
 fn is_locked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    match File::open(path) {
+        Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
 }

@@ -29,15 +29,7 @@ enum TimestepType {
 
 impl EulerDiscrete {
     pub(super) fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
-        let prediction = config.choice(
-            "prediction_type",
-            &[
-                ("epsilon", Prediction::Epsilon),
-                ("sample", Prediction::Sample),
-                ("original_sample", Prediction::Sample),
-                ("v_prediction", Prediction::Velocity),
-            ],
-        )?;
+        let prediction = Prediction::read_with_original_sample(config)?;
         let mut levels = Levels::new(config, steps)?;
         let log_linear = config.choice("interpolation_type", &[("linear", false), ("log_linear", true)])?;
         if log_linear {

@@ -165,7 +165,9 @@ impl Scheduler {
             SchedulerKind::Tcd => Box::new(Tcd::new(config, steps, options.eta)?),
             SchedulerKind::UniPcMultistep => Box::new(UniPcMultistep::new(config, steps)?),
         };
-        Ok(Self { sampler, prediction: Prediction::read(config)? })
+        // Each sampler has refused what it does not know.
+        let prediction = Prediction::read_with_original_sample(config)?;
+        Ok(Self { sampler, prediction })
     }
 
     /// Every timestep of the run, from the noisiest: diffusers' `scheduler.timesteps`. Second-order algorithms have

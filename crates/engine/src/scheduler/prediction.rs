@@ -26,6 +26,19 @@ impl Prediction {
         )
     }
 
+    /// As Euler's, to which diffusers gives `sample` a second name.
+    pub(super) fn read_with_original_sample(config: &SchedulerConfig) -> Result<Self> {
+        config.choice(
+            "prediction_type",
+            &[
+                ("epsilon", Self::Epsilon),
+                ("sample", Self::Sample),
+                ("original_sample", Self::Sample),
+                ("v_prediction", Self::Velocity),
+            ],
+        )
+    }
+
     /// For the schedulers that diffusers gives no `sample` prediction.
     pub(super) fn read_without_sample(config: &SchedulerConfig) -> Result<Self> {
         config.choice("prediction_type", &[("epsilon", Self::Epsilon), ("v_prediction", Self::Velocity)])

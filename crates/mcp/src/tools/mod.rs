@@ -73,8 +73,8 @@ folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset
 - concepts: LoRAs on this machine by name, each with a scale from -2 to 2.
 - dryRun \"true\": only checks, and tells time and memory. intermediateImages: small pictures on the way. hideResults, \
 imageHide: keep out of listings. imageParentId: where a data URL came from.
-- originalAssets has no effect. modelEpoch, baseModelId and negativePromptStrength are refused: \
-only Flux models have them.";
+- originalAssets has no effect. modelEpoch, baseModelId and negativePromptStrength belong to Flux models: refused, \
+unless they ask for nothing.";
 
 impl Action {
     /// All tools, in the order in which they are listed.

@@ -31,14 +31,7 @@ impl Store {
                 ],
             )?;
             for asset in new.needs {
-                // In this transaction, so that none goes between the look and the job.
-                let there = connection.execute(
-                    "UPDATE assets SET used_at = ?2 WHERE id = ?1",
-                    params![asset.as_str(), now()],
-                )?;
-                if there == 0 {
-                    return Err(Error::UnknownAsset(asset.clone()));
-                }
+                use_asset(connection, asset)?;
                 connection.execute(
                     "INSERT OR IGNORE INTO job_needs (job, asset) VALUES (?1, ?2)",
                     [id.as_str(), asset.as_str()],
@@ -83,10 +76,11 @@ impl Store {
     /// Adds a picture to a job at work, at this place in its order; whatever stood there before is replaced.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`] if it is over.
+    /// [`Error::UnknownJob`]; [`Error::Finished`] if it is over; [`Error::UnknownAsset`] if the picture is gone again.
     pub fn add_job_asset(&self, id: &JobId, position: usize, asset: &AssetId, seconds: f64) -> Result<()> {
         self.write(|connection| {
             unfinished(connection, id)?;
+            use_asset(connection, asset)?;
             connection.execute(
                 "INSERT OR REPLACE INTO job_assets (job, position, asset, seconds) VALUES (?1, ?2, ?3, ?4)",
                 params![id.as_str(), position as i64, asset.as_str(), seconds],
@@ -176,12 +170,18 @@ impl Store {
         })
     }
 
-    /// Queues an owned job again and gives it up: the next process to look for one may take it.
+    /// Queues an owned job again and gives it up: the next process to look for one may take it. One that its client no
+    /// longer wants is canceled instead. Giving up in order is no failed attempt.
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Finished`] if it is over already.
     pub fn release_job(&self, id: &JobId) -> Result<()> {
-        self.write(|connection| release(connection, id))
+        self.write(|connection| {
+            release(connection, id)?;
+            connection
+                .execute("UPDATE jobs SET attempts = max(attempts - 1, 0) WHERE id = ?1", [id.as_str()])?;
+            Ok(())
+        })
     }
 
     /// Takes every unfinished job that no living process owns, oldest first, queued again. Of several processes that
@@ -212,21 +212,15 @@ impl Store {
     pub(crate) fn release_abandoned(&self) -> Result<()> {
         self.write(|connection| {
             let mut query = connection.prepare(
-                "SELECT id, instance, cancel_requested FROM jobs
+                "SELECT id, instance FROM jobs
                  WHERE instance IS NOT NULL AND status NOT IN ('success', 'failure', 'canceled')",
             )?;
-            let owned: Vec<(String, String, bool)> = query
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            let owned: Vec<(String, String)> = query
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<rusqlite::Result<_>>()?;
-            for (id, instance, cancel_requested) in owned {
-                if self.instance.is_alive(&instance) {
-                    continue;
-                }
-                let id: JobId = read_id(&id)?;
-                if cancel_requested {
-                    change_status(connection, &id, JobStatus::Canceled)?;
-                } else {
-                    release(connection, &id)?;
+            for (id, instance) in owned {
+                if !self.instance.is_alive(&instance) {
+                    release(connection, &read_id(&id)?)?;
                 }
             }
             Ok(())
@@ -244,7 +238,14 @@ impl Store {
     }
 }
 
+/// Queues a job again that nobody owns then, or cancels it where that was asked for.
 fn release(connection: &Connection, id: &JobId) -> Result<()> {
+    let unwanted =
+        connection
+            .query_row("SELECT cancel_requested FROM jobs WHERE id = ?1", [id.as_str()], |row| row.get(0));
+    if unwanted.optional()? == Some(true) {
+        return change_status(connection, id, JobStatus::Canceled);
+    }
     change_status(connection, id, JobStatus::Queued)?;
     connection.execute("UPDATE jobs SET instance = NULL, progress = 0 WHERE id = ?1", [id.as_str()])?;
     Ok(())
@@ -279,6 +280,13 @@ fn add_history(connection: &Connection, id: &JobId, status: JobStatus) -> Result
         params![id.as_str(), status.as_str(), now()],
     )?;
     Ok(())
+}
+
+/// Notes that an asset is in use, in the transaction that says by what: so none goes between the look and the use.
+fn use_asset(connection: &Connection, asset: &AssetId) -> Result<()> {
+    let there =
+        connection.execute("UPDATE assets SET used_at = ?2 WHERE id = ?1", params![asset.as_str(), now()])?;
+    if there == 0 { Err(Error::UnknownAsset(asset.clone())) } else { Ok(()) }
 }
 
 fn add_note(connection: &Connection, id: &JobId, note: &str) -> Result<()> {

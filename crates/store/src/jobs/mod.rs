@@ -165,6 +165,17 @@ impl Store {
         Ok(job)
     }
 
+    /// The names of all jobs, oldest first.
+    ///
+    /// # Errors
+    /// A database that refuses.
+    pub fn job_ids(&self) -> Result<Vec<JobId>> {
+        let connection = self.connection();
+        let mut query = connection.prepare_cached("SELECT id FROM jobs ORDER BY created_at, rowid")?;
+        let ids = query.query_map([], |row| read_id(&row.get::<_, String>(0)?))?;
+        Ok(ids.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// All jobs, oldest first.
     ///
     /// # Errors

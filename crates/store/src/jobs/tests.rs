@@ -18,9 +18,9 @@ fn a_job_goes_its_way_and_keeps_its_history() {
     assert!(!store.advance_job(&id, JobStatus::InProgress, 0.2).unwrap());
     assert!(!store.advance_job(&id, JobStatus::InProgress, 0.5).unwrap());
     assert_eq!(store.job(&id).unwrap().progress, 0.5);
-    let made = [AssetId::of(b"0"), AssetId::of(b"1")];
+    let made = [put(&store, b"0"), put(&store, b"1")];
     store.add_job_asset(&id, 1, &made[1], 2.5).unwrap();
-    store.add_job_asset(&id, 0, &AssetId::of(b"torn"), 9.0).unwrap();
+    store.add_job_asset(&id, 0, &put(&store, b"torn"), 9.0).unwrap();
     store.add_job_asset(&id, 0, &made[0], 1.5).unwrap();
     store.add_job_note(&id, "the mask is small").unwrap();
     store.add_job_note(&id, "so is the picture").unwrap();
@@ -66,7 +66,7 @@ fn the_jobs_of_a_process_that_is_gone_are_taken_over_and_those_of_a_living_one_a
     let left = gone.create_job(&NewJob { input: "{\"prompt\":\"left\"}", ..PLAIN }).unwrap();
     gone.begin_job(&left).unwrap();
     gone.advance_job(&left, JobStatus::InProgress, 0.7).unwrap();
-    gone.add_job_asset(&left, 0, &AssetId::of(b"0"), 1.0).unwrap();
+    gone.add_job_asset(&left, 0, &put(&gone, b"0"), 1.0).unwrap();
     let waiting = gone.create_job(&PLAIN).unwrap();
     let unwanted = gone.create_job(&PLAIN).unwrap();
     gone.begin_job(&unwanted).unwrap();
@@ -155,7 +155,7 @@ fn attempts_count_until_a_picture_comes() {
         assert_eq!(store.adopt_jobs().unwrap()[0].attempts, attempt);
     }
     store.begin_job(&id).unwrap();
-    store.add_job_asset(&id, 0, &AssetId::of(b"0"), 1.0).unwrap();
+    store.add_job_asset(&id, 0, &put(&store, b"0"), 1.0).unwrap();
     assert_eq!(store.job(&id).unwrap().attempts, 0);
 }
 
@@ -202,8 +202,8 @@ fn timings_are_those_of_pictures_of_the_model() {
     let work = Work { model: "sdxl", steps: 30, pixels: 1 << 20 };
     for (model, seconds, well) in [("sdxl", 4.0, true), ("sdxl", 5.0, false), ("sd15", 6.0, true)] {
         let id = store.create_job(&NewJob { work: Some(Work { model, ..work }), ..PLAIN }).unwrap();
-        store.add_job_asset(&id, 0, &AssetId::of(b"0"), seconds).unwrap();
-        store.add_job_asset(&id, 1, &AssetId::of(b"1"), seconds + 0.5).unwrap();
+        store.add_job_asset(&id, 0, &put(&store, b"0"), seconds).unwrap();
+        store.add_job_asset(&id, 1, &put(&store, b"1"), seconds + 0.5).unwrap();
         if well { store.finish_job(&id) } else { store.fail_job(&id, "no") }.unwrap();
     }
     let timing = |seconds| Timing { steps: 30, pixels: 1 << 20, seconds };
@@ -222,8 +222,8 @@ fn statistics_count_what_was_done() {
     let done = store.create_job(&PLAIN).unwrap();
     store.begin_job(&done).unwrap();
     store.advance_job(&done, JobStatus::InProgress, 0.5).unwrap();
-    store.add_job_asset(&done, 0, &AssetId::of(b"1"), 1.0).unwrap();
-    store.add_job_asset(&done, 1, &AssetId::of(b"2"), 1.0).unwrap();
+    store.add_job_asset(&done, 0, &put(&store, b"1"), 1.0).unwrap();
+    store.add_job_asset(&done, 1, &put(&store, b"2"), 1.0).unwrap();
     store.finish_job(&done).unwrap();
     let again = store.create_job(&PLAIN).unwrap();
     store.begin_job(&again).unwrap();
@@ -253,4 +253,51 @@ fn statuses_round_trip() {
         assert_eq!(status.as_str().parse(), Ok(status));
     }
     assert_eq!("done".parse::<JobStatus>(), Err(()));
+}
+
+#[test]
+fn a_wish_to_cancel_outlives_the_process_that_heard_it_and_an_orderly_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (released, left) = (store.create_job(&PLAIN).unwrap(), store.create_job(&PLAIN).unwrap());
+    for id in [&released, &left] {
+        store.begin_job(id).unwrap();
+        assert_eq!(store.request_cancel(id).unwrap(), Cancel::Asked);
+    }
+    store.release_job(&released).unwrap();
+    assert_eq!(store.job(&released).unwrap().status, JobStatus::Canceled);
+    drop(store);
+    let next = Store::open(dir.path()).unwrap();
+    assert!(next.adopt_jobs().unwrap().is_empty());
+    assert_eq!(next.job(&left).unwrap().status, JobStatus::Canceled);
+}
+
+#[test]
+fn giving_up_in_order_is_no_failed_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = {
+        let store = Store::open(dir.path()).unwrap();
+        let id = store.create_job(&PLAIN).unwrap();
+        store.begin_job(&id).unwrap();
+        store.release_job(&id).unwrap();
+        assert_eq!(store.adopt_jobs().unwrap()[0].attempts, 0);
+        store.begin_job(&id).unwrap();
+        id
+    };
+    let next = Store::open(dir.path()).unwrap();
+    assert_eq!(next.adopt_jobs().unwrap()[0].attempts, 1);
+    assert_eq!(next.job_ids().unwrap(), [id]);
+}
+
+#[test]
+fn a_picture_that_is_gone_again_is_not_added() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let id = store.create_job(&PLAIN).unwrap();
+    let made = put(&store, b"0");
+    store.remove(&made).unwrap();
+    assert!(
+        matches!(store.add_job_asset(&id, 0, &made, 1.0), Err(Error::UnknownAsset(gone)) if gone == made)
+    );
+    assert!(store.job(&id).unwrap().assets.is_empty());
 }
