@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, fixture};
+use crate::harness::{LARGEST_REPLY, PATIENCE, fixture};
 
 /// The newest protocol, which has no sessions.
 pub(crate) const NEWEST: &str = "2026-07-28";
@@ -66,13 +66,20 @@ pub(crate) struct Stream {
 impl Stream {
     /// The next message of the event stream.
     pub(crate) fn message(&mut self) -> Value {
+        self.message_or_end().expect("the stream ended")
+    }
+
+    /// The next message, or nothing where the stream ends or breaks.
+    pub(crate) fn message_or_end(&mut self) -> Option<Value> {
         let mut line = String::new();
         loop {
             line.clear();
-            assert!(self.reader.read_line(&mut line).unwrap() > 0, "the stream ended");
+            if self.reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
             // Sizes of chunks stand on lines of their own.
             if let Some(data) = line.strip_prefix("data:").map(str::trim).filter(|data| !data.is_empty()) {
-                return serde_json::from_str(data).unwrap();
+                return serde_json::from_str(data).ok();
             }
         }
     }
@@ -184,7 +191,7 @@ impl Http {
         headers.extend(bearer.as_ref().map(|bearer| ("Authorization", bearer.as_str())));
         headers.extend(session.map(|session| ("Mcp-Session-Id", session)));
         let method = message["method"].as_str().unwrap();
-        if method != "initialize" {
+        if method != "initialize" || protocol == NEWEST {
             headers.push(("MCP-Protocol-Version", protocol));
         }
         let mut message = message.clone();
@@ -192,10 +199,7 @@ impl Http {
             headers.push(("Mcp-Method", method));
             let name = message["params"]["name"].as_str().or(message["params"]["uri"].as_str());
             headers.extend(name.map(|name| ("Mcp-Name", name)).map(own_name));
-            let meta = &mut message["params"]["_meta"];
-            meta["io.modelcontextprotocol/protocolVersion"] = json!(NEWEST);
-            meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "test", "version": "1"});
-            meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+            introduce(&mut message);
         }
         self.begin("POST", "/mcp", &headers, message.to_string().as_bytes())
     }
@@ -210,7 +214,7 @@ impl Http {
     ) -> Vec<Value> {
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let reply = self.post(protocol, session, &message).read().unwrap();
-        assert!(reply.body.len() < 1 << 20, "{} bytes", reply.body.len());
+        assert!(reply.body.len() < LARGEST_REPLY, "{} bytes", reply.body.len());
         let messages = reply.messages();
         assert_eq!(messages.last().unwrap()["id"], 1, "{} {}", reply.status, reply.text());
         messages
@@ -266,6 +270,14 @@ pub(crate) fn answer(stream: TcpStream) -> Stream {
     }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Stream { reader, status, head }
+}
+
+/// Says in a message what the newest protocol wants to hear in each.
+pub(crate) fn introduce(message: &mut Value) {
+    let meta = &mut message["params"]["_meta"];
+    meta["io.modelcontextprotocol/protocolVersion"] = json!(NEWEST);
+    meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "test", "version": "1"});
+    meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
 }
 
 /// Names of tools and resources are short: a header may borrow them for the length of a test.

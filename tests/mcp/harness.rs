@@ -14,6 +14,9 @@ use crate::schema;
 /// Long enough for any answer on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// No message of the server is as long: some hosts would take no more.
+pub(crate) const LARGEST_REPLY: usize = 1 << 20;
+
 /// The first tool.
 pub(crate) const TOOL: &str = "post-inpaint-inferences";
 /// The tool that takes reference pictures.
@@ -121,12 +124,22 @@ impl Server {
         }
     }
 
+    /// Sends bytes as they are.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(bytes).unwrap();
+        input.flush().unwrap();
+    }
+
     /// Sends a line as it is.
     pub(crate) fn send_line(&mut self, line: &[u8]) {
-        let input = self.input.as_mut().unwrap();
-        input.write_all(line).unwrap();
-        input.write_all(b"\n").unwrap();
-        input.flush().unwrap();
+        self.send_bytes(line);
+        self.send_bytes(b"\n");
+    }
+
+    /// Ends the input, wherever it is.
+    pub(crate) fn close_input(&mut self) {
+        self.input.take();
     }
 
     pub(crate) fn send(&mut self, message: &Value) {
@@ -136,15 +149,21 @@ impl Server {
     /// The next message, which must be one: whatever else is on stdout is a failure.
     pub(crate) fn receive(&mut self) -> Value {
         let line = self.lines.recv_timeout(PATIENCE).expect("the server says nothing");
+        assert!(line.len() < LARGEST_REPLY, "{} bytes", line.len());
         let message: Value = serde_json::from_slice(&line).expect("a line on stdout is no JSON");
         assert_eq!(message["jsonrpc"], "2.0", "{message}");
         message
     }
 
+    /// An id that no request has yet.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
     /// Sends a request without waiting for its answer.
     pub(crate) fn begin(&mut self, method: &str, params: &Value) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = self.next_id();
         self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
         id
     }
@@ -243,4 +262,11 @@ pub(crate) fn files(result: &Value) -> Vec<PathBuf> {
 /// The pixels of each picture that a result links, in order.
 pub(crate) fn pixels(result: &Value) -> Vec<image::RgbImage> {
     files(result).iter().map(|path| image::open(path).unwrap().to_rgb8()).collect()
+}
+
+/// The memory that a process holds, in MiB; 0 where the system does not tell.
+pub(crate) fn memory(process: u32) -> u64 {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/status")) else { return 0 };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
 }

@@ -7,8 +7,10 @@ mod harness;
 mod hosts;
 mod http;
 mod jobs;
+mod large;
 #[path = "../shared/lora.rs"]
 mod lora;
+mod malformed;
 mod parameters;
 mod previews;
 mod references;

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// Characters of a value that a sentence shows.
 const SHOWN: usize = 60;
+/// Characters of a whole sentence.
+const LONGEST: usize = 3000;
 
 /// The arguments of one call.
 pub(crate) struct Arguments<'a> {
@@ -154,6 +156,14 @@ pub(crate) fn show_text(text: &str) -> String {
         return format!("{text:?}");
     }
     format!("{:?}... ({characters} characters)", shorten(text))
+}
+
+/// A sentence as an answer holds it: cut where it is endless.
+pub(crate) fn bounded(sentence: &str) -> String {
+    match sentence.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &sentence[..end]),
+        None => sentence.to_owned(),
+    }
 }
 
 /// The beginning of a text.

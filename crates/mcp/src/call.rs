@@ -143,6 +143,8 @@ async fn beats(teller: &mut Teller) {
 
 /// Tells the client of each stage, and beats between them, until the job is over.
 async fn told(studio: &Arc<Studio>, id: &JobId, heard: &mut Receiver<Told>, teller: &mut Teller) {
+    // The job has its place: who sends another call from now on comes after it.
+    teller.beat().await;
     loop {
         tokio::select! {
             biased;

@@ -14,6 +14,9 @@ use crate::pictures::{AllowedFolders, Refusal};
 /// Concepts that the server's instructions name.
 const NAMED: usize = 24;
 
+/// The longest name or path of a model, in bytes: that of any file.
+const LONGEST_NAME: usize = 4096;
+
 /// Where models and what goes on top of them are looked for.
 pub(crate) struct Holdings {
     /// Where they may be read by their path, besides the catalogue's own places.
@@ -35,6 +38,9 @@ impl Holdings {
     pub(crate) fn checkpoint(&self, id: &str) -> Result<Checkpoint, Refusal> {
         let refused =
             |error: infill_models::Error| (show_text(id), format!("{}; {error}", self.models_here()));
+        if id.len() > LONGEST_NAME {
+            return Err((show_text(id), self.models_here()));
+        }
         if Path::new(id).is_absolute() {
             return Checkpoint::open(&self.folders.resolve(Path::new(id))?).map_err(refused);
         }

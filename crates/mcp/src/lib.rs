@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use server::Server;
@@ -61,6 +62,18 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// A folder or a store that can't be used, or a client that does not speak the protocol. A device that can't be
 /// opened is the error of each call.
 pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
+    serve_streams(options, tokio::io::stdin(), tokio::io::stdout())
+}
+
+/// As [`serve_stdio`], on any two streams.
+///
+/// # Errors
+/// As [`serve_stdio`].
+pub fn serve_streams(
+    options: &ServeOptions,
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl AsyncWrite + Send + Unpin + 'static,
+) -> Result<()> {
     // Nothing is ever sent: the channel closes with the input.
     let (input_open, input_ended) = watch::channel(());
     let studio = Studio::open(options)?;
@@ -68,7 +81,7 @@ pub fn serve_stdio(options: &ServeOptions) -> Result<()> {
     let running = server.running();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
-        let transport = LineTransport::new(tokio::io::stdin(), tokio::io::stdout(), input_open);
+        let transport = LineTransport::new(input, output, input_open);
         match server.serve(transport).await {
             Ok(session) => session.waiting().await.map(|_| ()).map_err(|e| Error::Session(e.to_string())),
             // A client that leaves before it has said anything did nothing wrong.

@@ -15,6 +15,9 @@ use crate::{Error, Result, percent};
 /// The most bytes of an encoded picture.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// The longest path that is shown whole, in bytes.
+const LONGEST_PATH: usize = 1024;
+
 /// Base64 as data URLs are found: some writers leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -129,6 +132,12 @@ fn read_file_url(rest: &str) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
+/// A path as a sentence shows it: whole where it can be a file's.
+fn show_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.len() > LONGEST_PATH || text.contains(char::is_control) { show_text(&text) } else { text }
+}
+
 /// A path as a `file://` URL.
 pub(crate) fn file_url(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "/");
@@ -182,14 +191,14 @@ impl AllowedFolders {
                 let folders: Vec<String> = self.0.iter().map(|folder| folder.display().to_string()).collect();
                 format!("what exists under {}", folders.join(", "))
             };
-            (path.display().to_string(), allowed)
+            (show_path(path), allowed)
         })
     }
 
     /// The bytes of a file under an allowed folder.
     fn read(&self, path: &Path) -> std::result::Result<Vec<u8>, Refusal> {
         let resolved = self.resolve(path)?;
-        let refused = |allowed: String| (path.display().to_string(), allowed);
+        let refused = |allowed: String| (show_path(path), allowed);
         // Opening a pipe would wait for its writer.
         if !resolved.is_file() {
             return Err(refused("a file, not a folder or a device".into()));
@@ -298,6 +307,8 @@ mod tests {
                 .contains("--allow-dir")
         );
         assert!(AllowedFolders::new("allow-dir", &[dir.path().join("gone")]).is_err());
+        let (value, _) = folders.read(&inside.join("long".repeat(1 << 20))).unwrap_err();
+        assert!(value.len() < 200, "{} bytes", value.len());
     }
 
     proptest! {

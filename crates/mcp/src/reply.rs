@@ -9,6 +9,7 @@ use infill_store::AssetId;
 use rmcp::model::{Annotations, CallToolResult, ContentBlock, Resource, Role};
 use serde_json::{Value, json};
 
+use crate::arguments::bounded;
 use crate::pictures::file_url;
 
 /// Base64 of all previews together: hosts count it, and some allow 1 MiB for a whole reply.
@@ -19,6 +20,9 @@ const REPLY_BYTES: usize = 1_000_000;
 const LINK_BYTES: usize = 600;
 /// Pictures beyond these have no preview: it would show nothing.
 const MOST_PREVIEWS: usize = 24;
+
+/// Faults that a reply tells.
+const MOST_SENTENCES: usize = 50;
 
 /// One finished and stored picture.
 #[derive(Debug)]
@@ -104,9 +108,13 @@ pub(crate) fn lines(made: &[Made], samples: usize) -> Vec<String> {
     made.iter().map(|one| line(samples, one)).collect()
 }
 
-/// A failure that a model can read, one sentence per line.
+/// A failure that a model can read, one sentence per line: no more of them than anybody reads, and none endless.
 pub(crate) fn failure(sentences: &[String]) -> CallToolResult {
-    CallToolResult::error(vec![ContentBlock::text(sentences.join("\n"))])
+    let mut lines: Vec<String> = sentences.iter().take(MOST_SENTENCES).map(|one| bounded(one)).collect();
+    if sentences.len() > MOST_SENTENCES {
+        lines.push(format!("and {} more of the kind", sentences.len() - MOST_SENTENCES));
+    }
+    CallToolResult::error(vec![ContentBlock::text(lines.join("\n"))])
 }
 
 fn line(samples: usize, one: &Made) -> String {
@@ -182,6 +190,15 @@ mod tests {
         let link = serde_json::to_value(&result.content[3]).unwrap();
         assert_eq!(link["annotations"]["audience"], json!(["user"]));
         assert!(link["uri"].as_str().unwrap().starts_with("file:///var/lib/"));
+    }
+
+    #[test]
+    fn a_failure_fits_a_host_whatever_was_wrong() {
+        let result = failure(&vec!["\u{1}".repeat(10_000); 1000]);
+        assert!(serde_json::to_string(&result).unwrap().len() < 1 << 20);
+        let text = result.content[0].as_text().unwrap().text.clone();
+        assert!(text.ends_with("...\nand 950 more of the kind"));
+        assert_eq!(failure(&["one".into(), "two".into()]).content[0].as_text().unwrap().text, "one\ntwo");
     }
 
     #[test]

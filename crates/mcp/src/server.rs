@@ -16,6 +16,7 @@ use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
 use tokio::sync::watch;
 
+use crate::arguments::show_text;
 use crate::studio::Studio;
 use crate::tools::{Action, get_assets_by_asset_id, get_job_id};
 use crate::{call, completion, prompts, resources, tasks};
@@ -45,6 +46,8 @@ const METHODS: [&str; 13] = [
     "tasks/update",
     "tasks/cancel",
 ];
+/// Those of them that only protocols with sessions have.
+const OF_SESSIONS: [&str; 2] = ["initialize", "ping"];
 
 /// One client's server; clones share all of it.
 #[derive(Clone)]
@@ -127,7 +130,8 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(action) = Action::named(&request.name) else {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_ref()).collect();
-            let message = format!("there is no tool {:?}; allowed: {}", request.name, names.join(", "));
+            let message =
+                format!("there is no tool {}; allowed: {}", show_text(&request.name), names.join(", "));
             return Err(ErrorData::invalid_params(message, None));
         };
         let given = request.arguments.unwrap_or_default();
@@ -225,15 +229,18 @@ impl ServerHandler for Server {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
+        let method = request.method.as_str();
+        let has_sessions = context.protocol_version().is_none_or(|version| version.has_initialize());
         // A known method arrives here if its parameters have another form than the protocol's.
-        if METHODS.contains(&request.method.as_str()) {
+        if METHODS.contains(&method) && (has_sessions || !OF_SESSIONS.contains(&method)) {
             let message =
                 format!("the params of {} have not the form that the protocol gives them", request.method);
             return Err(ErrorData::invalid_params(message, None));
         }
-        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))
+        let message = format!("there is no method {}", show_text(method));
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
     }
 }
 

@@ -141,10 +141,9 @@ fn parse(
         Ok(message) => return Ok(Some(Box::new(message))),
         Err(error) => error,
     };
-    let id = id_of(line);
     let (code, text) = match error.classify() {
         // A notification that the protocol does not know is nobody's mistake.
-        serde_json::error::Category::Data if id.is_none() && is_notification(line) => return Ok(None),
+        serde_json::error::Category::Data if is_notification(line) => return Ok(None),
         serde_json::error::Category::Data => (
             ErrorCode::INVALID_REQUEST,
             "the message is not a request, a response or a notification of JSON-RPC 2.0",
@@ -153,11 +152,13 @@ fn parse(
     };
     tracing::debug!(%error, "a line is refused");
     let text = format!("{text}: {error}");
-    Err(Box::new(TxJsonRpcMessage::<RoleServer>::error(ErrorData::new(code, text, None), id)))
+    Err(Box::new(TxJsonRpcMessage::<RoleServer>::error(ErrorData::new(code, text, None), id_of(line))))
 }
 
+/// An id that is none, such as null, still asks for an answer.
 fn is_notification(line: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|value| value.get("method").is_some())
+    let message = serde_json::from_slice::<serde_json::Value>(line);
+    message.is_ok_and(|message| message.get("method").is_some() && message.get("id").is_none())
 }
 
 /// What [`LineReader::next`] found.
@@ -280,7 +281,7 @@ mod tests {
             "]".repeat(100_000)
         );
         let lines = format!(
-            "\n \r\nnonsense\n{{\"jsonrpc\":\"2.0\",\"id\":4\n{deep}\n[1,2]\n{{\"id\":6}}\n{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":12}}\n\u{feff}"
+            "\n \r\nnonsense\n{{\"jsonrpc\":\"2.0\",\"id\":4\n{deep}\n[1,2]\n{{\"id\":6}}\n{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":12}}\n{{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"ping\"}}\n{{\"jsonrpc\":\"2.0\",\"id\":1.5,\"method\":\"ping\"}}\n\u{feff}"
         );
         let mut lines = lines.into_bytes();
         lines.extend(b"\xff\xfe\n");
@@ -292,7 +293,7 @@ mod tests {
         assert_eq!(request.id, rmcp::model::RequestId::Number(8));
         let answers = answers(wire).await;
         let ids: Vec<_> = answers.iter().map(|a| a["id"].as_u64()).collect();
-        assert_eq!(ids, [None, Some(4), Some(5), None, Some(6), Some(7), None]);
+        assert_eq!(ids, [None, Some(4), Some(5), None, Some(6), Some(7), None, None, None]);
         assert!(answers.iter().all(|a| a["error"]["code"].is_i64()));
     }
 

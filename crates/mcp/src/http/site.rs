@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use infill_store::{AssetId, Error as StoreError};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -21,6 +21,7 @@ use super::body::{Fault, Found, MOST_BYTES, Watched};
 use super::guard::{Guard, Refusal};
 use super::metrics::Metrics;
 use super::page;
+use crate::arguments::bounded;
 use crate::server::Server;
 use crate::studio::Studio;
 
@@ -29,6 +30,8 @@ const MOST_REQUESTS: usize = 256;
 /// Bodies above [`LARGE`] that are read at once: each takes its memory several times over.
 const MOST_LARGE: usize = 6;
 const LARGE: u64 = 1 << 20;
+/// A refusal of more bytes repeats what was sent.
+const LONGEST_REFUSAL: u64 = 16 << 10;
 /// How long a large body waits for its turn.
 const TURN: Duration = Duration::from_secs(30);
 /// Sessions that are open at once.
@@ -234,6 +237,11 @@ impl Site {
             None if answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE && is_json => {
                 no_message(answer).await
             }
+            None if answer.status().is_client_error()
+                && answer.body().size_hint().lower() > LONGEST_REFUSAL =>
+            {
+                shortened(answer).await
+            }
             None => answer,
         }
     }
@@ -299,6 +307,20 @@ async fn no_message(answer: Answer) -> Answer {
     let message = format!("the body is not one message of JSON-RPC 2.0: {reason}");
     let error = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
     let mut answer = whole(StatusCode::BAD_REQUEST, error.to_string().into_bytes());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// The SDK repeats what it refuses, however long that is.
+async fn shortened(answer: Answer) -> Answer {
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let refusal: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let sentence = bounded(refusal["error"]["message"].as_str().unwrap_or("the request is refused"));
+    let code = refusal["error"]["code"].as_i64().unwrap_or(-32600);
+    let error =
+        json!({ "jsonrpc": "2.0", "id": refusal["id"], "error": { "code": code, "message": sentence } });
+    let mut answer = whole(status, error.to_string().into_bytes());
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }

@@ -6,11 +6,14 @@ mod reading;
 use rmcp::model::{ErrorData, ResourceTemplate};
 use serde_json::json;
 
-use crate::arguments::show_text;
+use crate::arguments::{bounded, show_text};
 use crate::percent;
 
 pub(crate) use listing::list;
 pub(crate) use reading::read;
+
+/// The longest URI that an answer repeats whole, in bytes.
+const LONGEST_URI: usize = 2048;
 
 /// What a URI names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +87,10 @@ pub(crate) fn templates() -> Vec<ResourceTemplate> {
 
 /// The protocol's answer to a URI that leads nowhere; newer protocols have another code for it, which the SDK gives.
 fn not_found(uri: &str, reason: &str) -> ErrorData {
-    let message = format!("uri is {}; {reason}", show_text(uri));
-    ErrorData::resource_not_found(message, Some(json!({ "uri": uri })))
+    let message = format!("uri is {}; {}", show_text(uri), bounded(reason));
+    // One that is endless is not sent back.
+    let data = (uri.len() <= LONGEST_URI).then(|| json!({ "uri": uri }));
+    ErrorData::resource_not_found(message, data)
 }
 
 /// What the server could not do although the request was fine.
