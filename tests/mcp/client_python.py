@@ -144,8 +144,12 @@ async def main(infill):
         asset = None
         for mode in ["legacy", "2026-07-28"]:
             async with Client(server, mode=mode) as client:
-                tools = (await client.list_tools()).tools
-                check(f"{mode}: two tools", [tool.name for tool in tools] == list(published))
+                listed = (await client.list_tools()).tools
+                tools = [tool for tool in listed if tool.name in published]
+                check(f"{mode}: four tools, those that paint first", listed[:2] == tools
+                      and [tool.name for tool in listed] == [*published, "get-job-id", "get-assets-by-asset-id"], listed)
+                check(f"{mode}: those that look change nothing",
+                      all(tool.annotations.read_only_hint and tool.title for tool in listed[2:]), listed)
                 for tool in tools:
                     # As text: the order of properties counts.
                     check(f"{mode}: the schema of {tool.name} is the reference's",
