@@ -17,6 +17,7 @@ mod references;
 mod resources;
 mod room;
 mod schema;
+mod soak;
 mod tasks;
 
 use std::path::Path;

@@ -77,6 +77,7 @@ pub fn serve_streams(
     // Nothing is ever sent: the channel closes with the input.
     let (input_open, input_ended) = watch::channel(());
     let studio = Studio::open(options)?;
+    Studio::start(&studio)?;
     let server = Server::new(studio.clone(), tools::all()?, input_ended);
     let running = server.running();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -52,7 +52,7 @@ pub(crate) enum Begun {
 }
 
 impl Studio {
-    /// Opens the store and the folders, queues what earlier processes left, and starts the worker.
+    /// Opens the store and the folders; [`Studio::start`] sets it to work.
     ///
     /// # Errors
     /// A folder or a store that can't be used.
@@ -73,6 +73,14 @@ impl Studio {
             dtype: options.dtype,
             store,
         });
+        Ok(studio)
+    }
+
+    /// Takes over what an earlier process left unfinished and sets the worker to work.
+    ///
+    /// # Errors
+    /// A store that can't be used.
+    pub(crate) fn start(studio: &Arc<Self>) -> Result<()> {
         studio.adopt()?;
         // What is queued holds on to its pictures.
         if let Err(error) = studio.store.sweep() {
@@ -81,7 +89,7 @@ impl Studio {
         studio.tidy();
         let worker = studio.clone();
         thread::Builder::new().name("infill-jobs".into()).spawn(move || run::work(&worker))?;
-        Ok(studio)
+        Ok(())
     }
 
     /// Queues what processes that are gone left unfinished.
@@ -222,8 +230,10 @@ mod tests {
         };
         // The job's process lives, as long as its store is open.
         let studio = Studio::open(&options(Duration::from_secs(60))).unwrap();
+        Studio::start(&studio).unwrap();
         assert!(studio.store.get(&other).is_ok(), "what is young is spared");
         let studio = Studio::open(&options(Duration::ZERO)).unwrap();
+        Studio::start(&studio).unwrap();
         assert!(studio.store.get(&other).is_err());
         assert!(studio.store.get(&needed).is_ok());
     }

@@ -97,8 +97,10 @@ async fn serve(
     let guard = Guard::new(bound, &http.names, http.token.clone());
     let site = Arc::new(Site::new(guard, studio.clone(), mcp, sessions, running.clone()));
 
+    // Before anything is logged: whoever started the server reads where it is from the first line.
     on_listening(bound);
     tracing::info!(%bound, token = http.token.is_some(), "listening");
+    Studio::start(&studio)?;
     let graceful = GracefulShutdown::new();
     tokio::select! {
         () = accept(&listener, &site, &graceful) => {}
