@@ -1,5 +1,5 @@
 //! `infill serve` as a host uses it, over real pipes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod client;
 mod estimates;

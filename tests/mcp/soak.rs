@@ -108,7 +108,7 @@ fn alone(seeds: impl IntoIterator<Item = u64>) -> BTreeMap<u64, AssetId> {
 
 /// One client's calls, several open at once: seeds and pictures.
 fn client(server: &Http, number: u64, calls: std::ops::Range<u64>) -> Vec<(u64, AssetId)> {
-    let protocol = if number % 2 == 0 { NEWEST } else { WITH_SESSIONS };
+    let protocol = if number.is_multiple_of(2) { NEWEST } else { WITH_SESSIONS };
     let session = (protocol == WITH_SESSIONS).then(|| server.session(protocol));
     let session = session.as_deref();
     let (mut open, mut made) = (VecDeque::new(), Vec::new());
