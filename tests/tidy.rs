@@ -46,8 +46,8 @@ fn root() -> &'static Path {
 
 /// Every file of the project, without build outputs.
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-    const SKIPPED: [&str; 7] =
-        [".git", "target", "oracle-work", ".venv", "__pycache__", "node_modules", "corpus"];
+    const SKIPPED: [&str; 8] =
+        [".git", "target", "oracle-work", "work", ".venv", "__pycache__", "node_modules", "corpus"];
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
