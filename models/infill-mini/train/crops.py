@@ -44,11 +44,12 @@ def largest_size(rng: random.Random, seed: int, side: int) -> int:
     return int(max(side, min(wanted, side / extent)) // 32 * 32)
 
 
-def crop(seed: int, side: int) -> tuple[np.ndarray, Task]:
-    """A crop (side, side, 4) of the task of this seed."""
+def crop(seed: int, side: int) -> tuple[np.ndarray, Task, tuple[slice, slice]]:
+    """A crop (side, side, 4) of the task of this seed, the task, and where in its picture the crop lies."""
     rng = random.Random(seed)
     task = random_task(seed, largest_size(rng, seed, side))
-    return pixels(task)[window(rng, task.mask, side)], task
+    place = window(rng, task.mask, side)
+    return pixels(task)[place], task, place
 
 
 def pixels(task: Task) -> np.ndarray:
@@ -76,7 +77,7 @@ def main() -> None:
         if os.path.exists(path + ".npz"):
             continue
         rng = random.Random(shard)
-        drawn, tasks = zip(*(crop(1000 * a.size + shard * SHARD + index, a.size) for index in range(SHARD)))
+        drawn, tasks, _ = zip(*(crop(1000 * a.size + shard * SHARD + index, a.size) for index in range(SHARD)))
         captions = [words.vague(rng, task.caption) if rng.random() < VAGUE else task.caption for task in tasks]
         latents = encode(vae, np.stack(drawn), max(1, 2 * 256 * 256 // a.size**2))
         with open(path + ".part", "wb") as file:

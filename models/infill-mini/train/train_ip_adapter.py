@@ -121,7 +121,7 @@ class References:
         drawn, captions, self.references = [], [], []
         seed = FIRST_SEED
         while len(drawn) < count:
-            (picture, task), rng = crop(seed, side), random.Random(seed)
+            (picture, task, _), rng = crop(seed, side), random.Random(seed)
             seed += 1
             if task.kind != "object":
                 continue

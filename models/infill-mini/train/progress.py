@@ -1,0 +1,80 @@
+"""Measures what the UNet reaches on held-out crops while it still trains: colours and shapes, or empty words. Draws a sheet."""
+
+import argparse
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLInpaintPipeline, UNet2DConditionModel
+from PIL import Image
+
+import checker
+import text
+from common import add_machine, machine
+from crops import FULL, crop
+from pool import HELD_OUT
+from scenes import draw_background, draw_thing
+from tasks import Task
+
+
+def behind(task: Task) -> np.ndarray:
+    """The task's picture without the objects that are asked for, values 0 to 255."""
+    canvas = draw_background(task.scene, len(task.mask))
+    for thing in task.scene.things:
+        if thing not in task.targets:
+            draw_thing(canvas, thing)
+    return np.clip(canvas, 0, 255)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="..", help="the folder with autoencoder, tokenizers and scheduler")
+    parser.add_argument("--trained", default="work/words-to-picture", help="the folder with UNet and text encoders")
+    parser.add_argument("--out", default="sheets/progress.png")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--empty", action="store_true", help="holes in the background, without words")
+    add_machine(parser)
+    a = parser.parse_args()
+    device = machine(a)
+    text_1, text_2 = text.load(a.trained)
+    pipe = StableDiffusionXLInpaintPipeline.from_pretrained(
+        a.model, dtype=torch.float32, text_encoder=text_1, text_encoder_2=text_2,
+        unet=UNet2DConditionModel.from_pretrained(f"{a.trained}/unet", dtype=torch.float32),
+    ).to(device)  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    cells, colours, both, error, error_mean, seed = [], 0, 0, 0.0, 0.0, HELD_OUT
+    while len(cells) < a.count:
+        seed += 1
+        pixels, task, place = crop(seed, a.size)
+        picture, mask = pixels[..., :3], pixels[..., 3] > 127
+        if task.kind != ("background" if a.empty else "object") or not mask.any() or mask.all():
+            continue
+        painted = pipe(
+            prompt=task.caption, image=Image.fromarray(picture), mask_image=Image.fromarray(mask.astype(np.uint8) * 255),
+            width=a.size, height=a.size, num_inference_steps=a.steps, strength=1.0, guidance_scale=a.guidance,
+            generator=torch.Generator().manual_seed(seed - HELD_OUT), output_type="np",
+            original_size=(FULL, FULL), target_size=(FULL, FULL),
+        ).images[0]  # fmt: skip
+        painted = np.where(mask[..., None], (painted * 255).round().astype(np.uint8), picture)
+        if a.empty:
+            error += np.abs(painted[mask].astype(float) - picture[mask]).mean()
+            error_mean += np.abs(picture[~mask].mean(0) - picture[mask]).mean()
+        else:
+            colour, shape, _ = checker.examine(painted, behind(task)[place], mask)
+            thing = task.targets[0]
+            colours += colour == thing.colour
+            both += colour == thing.colour and shape == thing.shape
+        cells.append(np.concatenate([np.where(mask[..., None], np.uint8(127), picture), painted, picture], axis=1))
+    if a.empty:
+        print(f"error of empty words: {error / error_mean:.2f} of that of the mean colour")
+    else:
+        print(f"right colour {colours / a.count:.2f}, right colour and shape {both / a.count:.2f}")
+    shown = min(a.count // 4 * 4, 24)
+    rows = [np.concatenate(cells[i : i + 4], axis=1) for i in range(0, shown, 4)]
+    Image.fromarray(np.concatenate(rows)).save(a.out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
