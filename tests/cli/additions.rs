@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{Place, Run, copy, fixture, model};
+use crate::folder::copy;
+use crate::harness::{Place, Run, fixture, model};
 use crate::lora;
 
 const ADAPTERS: &str = "models/ip_adapter";

@@ -1,6 +1,5 @@
 //! A fresh folder, the executable, and what it answered.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -117,19 +116,6 @@ impl Run {
         assert!(!sentence.contains("panicked") && !sentence.contains("has a fault"), "{sentence}");
         for part in parts {
             assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
-        }
-    }
-}
-
-/// A folder with all that is in it, copied.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
         }
     }
 }

@@ -4,6 +4,8 @@
 mod additions;
 mod assets;
 mod demo;
+#[path = "../shared/folder.rs"]
+mod folder;
 mod harness;
 mod help;
 mod inpaint;

@@ -8,7 +8,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde_json::Value;
 
-use crate::harness::{Place, Run, copy, fixture, model};
+use crate::folder::copy;
+use crate::harness::{Place, Run, fixture, model};
 
 /// The arguments of a run that would succeed, with some of them replaced or added.
 fn refuse(place: &Place, changes: &[(&str, &str)]) -> Run {

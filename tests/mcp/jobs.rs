@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use infill_store::{AssetId, Cancel, Error, Job, JobId, JobStatus, NewJob, Store};
 use serde_json::{Value, json};
 
+use crate::folder::copy;
 use crate::harness::{PATIENCE, REFERENCE_TOOL, Server, TOOL, arguments, files, fixture, pixels, text, url};
-use crate::room::copy;
 
 /// A run that is still at work when its test has ended.
 fn endless() -> Value {

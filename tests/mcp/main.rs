@@ -3,6 +3,8 @@
 
 mod client;
 mod estimates;
+#[path = "../shared/folder.rs"]
+mod folder;
 mod harness;
 mod hosts;
 mod http;

@@ -1,13 +1,14 @@
 //! A models folder of a test's own, and the arguments that go with it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::folder::copy;
 use crate::harness::{Server, arguments, fixture, url};
 
 /// A models folder of its own, with a store beside it.
@@ -41,18 +42,6 @@ impl Room {
 
     pub(crate) fn start(&self) -> Server {
         Server::start_with_models(&self.store(), &self.models())
-    }
-}
-
-pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
     }
 }
 
