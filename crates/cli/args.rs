@@ -24,13 +24,13 @@ file that is already at --out is replaced, once the new picture is complete; but
 replaced only with --force. --samples above 1 writes NAME-0.png, NAME-1.png, ...; picture i has the seed SEED + i.
 
 Settings that are not typed are taken from the environment (INFILL_MODEL, INFILL_MODELS, INFILL_DEVICE, \
-INFILL_DTYPE, INFILL_NOISE_RULE), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
-model, models, device, dtype, noise-rule). INFILL_LOG=info logs each stage.";
+INFILL_DTYPE, INFILL_VAE_TILE_SIZE, INFILL_NOISE_RULE), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
+model, models, device, dtype, vae-tile-size, noise-rule). INFILL_LOG=info logs each stage.";
 
 const SERVE_NOTES: &str = "\
 Settings that are not typed are taken from the environment (INFILL_MODELS, INFILL_DEVICE, INFILL_DTYPE, \
-INFILL_STORE, INFILL_MAX_SIZE, INFILL_MAX_AGE, INFILL_TOKEN), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
-models, device, dtype, store, max-size, max-age, allow-dir).";
+INFILL_VAE_TILE_SIZE, INFILL_STORE, INFILL_MAX_SIZE, INFILL_MAX_AGE, INFILL_TOKEN), then from the settings file ($INFILL_CONFIG, else ~/.config/infill/config.toml: \
+models, device, dtype, vae-tile-size, store, max-size, max-age, allow-dir).";
 
 const NOISE_NOTES: &str = "\
 The fingerprint is the SHA-256 of the values, widened to f32, as little-endian bytes in row-major order.";
@@ -77,6 +77,10 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["auto", "f32", "f16", "bf16"]))]
     pub(crate) dtype: Option<String>,
+    /// Let pictures larger than PX x PX pixels through the VAE in overlapping tiles of that size: less memory, slightly
+    /// other pixels; a multiple of 32 from 128 to 4096 [default: in one piece]
+    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
+    pub(crate) vae_tile_size: Option<String>,
     /// Folder in which models, adapters, LoRAs and embeddings are looked up by name [default:
     /// ~/.local/share/infill/models]
     #[arg(long, value_name = "DIR")]

@@ -68,6 +68,8 @@ pub(crate) struct Recipe {
     pub(crate) feather: u32,
     pub(crate) device: String,
     pub(crate) dtype: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vae_tile_size: Option<u32>,
     pub(crate) noise_rule: &'static str,
 }
 

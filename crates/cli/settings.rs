@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use infill_engine::Error;
 use infill_engine::device::{DTypeChoice, DeviceChoice};
+use infill_engine::{Error, VaeTileSize};
 use infill_store::Limits;
 use serde::Deserialize;
 
@@ -25,6 +25,7 @@ struct SettingsFile {
     models: Option<String>,
     device: Option<String>,
     dtype: Option<String>,
+    vae_tile_size: Option<u32>,
     noise_rule: Option<String>,
     store: Option<String>,
     max_size: Option<String>,
@@ -84,6 +85,12 @@ impl Settings {
     /// The networks' number format.
     pub(crate) fn dtype(&self, typed: Option<&str>) -> Result<DTypeChoice> {
         parsed(self.given("dtype", typed, self.file.dtype.as_deref()))
+    }
+
+    /// The side of the tiles in which large pictures go through the VAE, if they do.
+    pub(crate) fn vae_tile_size(&self, typed: Option<&str>) -> Result<Option<VaeTileSize>> {
+        let filed = self.file.vae_tile_size.map(|pixels| pixels.to_string());
+        self.given("vae-tile-size", typed, filed.as_deref()).map(read).transpose()
     }
 
     /// Which torch's noise is drawn in half precision.
@@ -197,7 +204,11 @@ impl Settings {
 
 /// The value as its type, or the type's default.
 fn parsed<T: std::str::FromStr<Err = Error> + Default>(given: Option<Given>) -> Result<T> {
-    let Some(Given { name, value }) = given else { return Ok(T::default()) };
+    given.map_or_else(|| Ok(T::default()), read)
+}
+
+fn read<T: std::str::FromStr<Err = Error>>(given: Given) -> Result<T> {
+    let Given { name, value } = given;
     value.parse().map_err(|error| match error {
         Error::Refused { value, allowed, .. } => Failure::value(&name, value, allowed),
         other => other.into(),
@@ -262,6 +273,10 @@ mod tests {
         let (_dir, without) = settings("device = \"cuda:3\"", no_env).unwrap();
         assert_eq!(without.device(None).unwrap(), DeviceChoice::Cuda(3));
         assert_eq!(without.dtype(None).unwrap(), DTypeChoice::Auto);
+        assert_eq!(without.vae_tile_size(None).unwrap(), None);
+        let (_dir, with_tiles) = settings("vae-tile-size = 512", no_env).unwrap();
+        assert_eq!(with_tiles.vae_tile_size(None).unwrap().unwrap().pixels(), 512);
+        assert_eq!(with_tiles.vae_tile_size(Some("1024")).unwrap().unwrap().pixels(), 1024);
     }
 
     #[test]
@@ -272,6 +287,8 @@ mod tests {
             message.starts_with("dtype in ") && message.contains("is \"f64\"; allowed: auto, f32"),
             "{message}"
         );
+        let message = settings.vae_tile_size(Some("500")).unwrap_err().sentence();
+        assert_eq!(message, "--vae-tile-size is 500; allowed: multiples of 32 from 128 to 4096");
         let message = settings.dtype(Some("f8")).unwrap_err().sentence();
         assert!(message.starts_with("--dtype is \"f8\""), "{message}");
     }

@@ -44,6 +44,7 @@ fn help_names_every_flag_and_the_exit_codes() {
         "--noise-rule",
         "--device",
         "--dtype",
+        "--vae-tile-size",
         "--models",
         "--out",
         "--force",

@@ -78,6 +78,23 @@ fn the_report_for_machines_is_one_json_object() {
 }
 
 #[test]
+fn tiles_of_the_vae_stand_in_the_recipe() {
+    let place = Place::new();
+    let (image, mask, model) =
+        (fixture("images/init.png"), fixture("images/mask.png"), model("tiny-sd15-inpaint"));
+    let common = ["inpaint", &image, "--mask", &mask, "--prompt", "x", "--model", &model, "--device", "cpu"];
+    let large =
+        ["--seed", "7", "--steps", "2", "--width", "160", "--height", "128", "--no-merge", "--json", "--out"];
+    let report = |more: &[&str]| -> Value {
+        let run = place.infill(&[&common[..], &large[..], more].concat()).succeeded();
+        serde_json::from_str(&run.stdout).unwrap()
+    };
+    assert_eq!(report(&["whole.png"])["vae_tile_size"], Value::Null);
+    assert_eq!(report(&["tiles.png", "--vae-tile-size", "128"])["vae_tile_size"], 128);
+    assert_ne!(place.picture("tiles.png"), place.picture("whole.png"));
+}
+
+#[test]
 fn a_random_seed_is_told_and_gives_the_picture_again() {
     let place = Place::new();
     let (image, mask, model) =

@@ -63,6 +63,7 @@ fn values_out_of_range() {
         ("--seed", "18446744073709551616", "whole number"),
         ("--device", "gpu", "cuda:N"),
         ("--dtype", "f64", "bf16"),
+        ("--vae-tile-size", "500", "multiples of 32"),
         ("--noise-rule", "numpy", "torch-2.11"),
     ] {
         refuse(&place, &[(flag, value)]).refused(2, &[&format!("{flag} is "), value, "allowed: ", allowed]);

@@ -54,13 +54,18 @@ impl Server {
 
     /// As [`Server::start`], with this wait limit.
     pub(crate) fn start_waiting(store: &Path, seconds: u32) -> Self {
-        let wait = ["--wait-seconds".to_owned(), seconds.to_string()];
-        Self::start_over(store, &fixture("models"), &wait).greeted()
+        Self::start_with(store, &["--wait-seconds", &seconds.to_string()])
     }
 
     /// As [`Server::start`], with another models folder.
     pub(crate) fn start_with_models(store: &Path, models: &Path) -> Self {
         Self::start_over(store, models, &[]).greeted()
+    }
+
+    /// As [`Server::start`], with more on its command line.
+    pub(crate) fn start_with(store: &Path, more: &[&str]) -> Self {
+        let more: Vec<String> = more.iter().map(|&argument| argument.to_owned()).collect();
+        Self::start_over(store, &fixture("models"), &more).greeted()
     }
 
     fn greeted(self) -> Self {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use infill_engine::VaeTileSize;
 use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::image::{Limits, Picture};
@@ -211,6 +212,7 @@ impl Case {
         params.eta = number("eta").unwrap_or(0.0);
         params.clip_skip = count("clip_skip").map(|n| n as usize);
         params.padding_mask_crop = count("padding_mask_crop").map(|n| n as u32);
+        params.vae_tile_size = count("vae_tile_size").map(|pixels| VaeTileSize::new(pixels as u32).unwrap());
         params.denoising_start = number("denoising_start");
         params.denoising_end = number("denoising_end");
         // diffusers reads brackets as characters and cuts a long prompt, unless it was fed with embeddings.

@@ -6,7 +6,7 @@ use infill_networks::clip::text::{ClipTextConfig, ClipTextModel, TextEnd};
 use infill_networks::prompt::{Limit, Prompt};
 use infill_networks::tokenizer::ClipTokenizer;
 use infill_networks::unet::{AddedConditions, Conditions, UNet2DConditionConfig, UNet2DConditionModel};
-use infill_networks::vae::{AutoencoderKl, AutoencoderKlConfig};
+use infill_networks::vae::{AutoencoderKl, AutoencoderKlConfig, Passage};
 use infill_networks::weights::Weights;
 use serde_json::Value;
 
@@ -117,12 +117,12 @@ fn vae_encodes_and_decodes() {
         });
         for call in ["vae_enc.0", "vae_enc.1"] {
             let image = input(&format!("{call}/image")).to_dtype(vae_dtype).unwrap();
-            let posterior = vae.encode(&image).unwrap();
+            let posterior = vae.encode(&image, &Passage::default()).unwrap();
             let moments = Tensor::cat(&[&posterior.mean, &posterior.logvar], 1).unwrap();
             report.check(case, &format!("{call}/moments"), &moments, dtype);
         }
         let z = input("vae_dec/z").to_dtype(vae_dtype).unwrap();
-        report.check(case, "vae_dec/image", &vae.decode(&z).unwrap(), dtype);
+        report.check(case, "vae_dec/image", &vae.decode(&z, &Passage::default()).unwrap(), dtype);
         assert_eq!(report.rows.len(), 3);
     });
 }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use infill_engine::Interrupt;
 use infill_engine::additions::{Additions, IpAdapterSource};
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::sheet::{Row, Sheet, Tile};
@@ -209,7 +210,7 @@ fn paint(
     }
     let words = if scene.prompt.is_empty() { "no words" } else { scene.prompt };
     let mut progress = |progress| see(watch, progress);
-    let mut observer = Observer::new(&mut progress);
+    let mut observer = Observer::new(&mut progress).with_interrupt(Interrupt::new(cancel::requested));
     pipeline.apply(checkpoint, additions, &mut observer)?;
     let painted = pipeline.inpaint(request, &mut observer, &mut |painted| {
         tiles.push(tile(&format!("{words}, seed {}", painted.seed), painted.picture.to_rgb8()));

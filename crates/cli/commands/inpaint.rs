@@ -12,6 +12,7 @@ use infill_engine::noise::{NoiseEra, random_seed};
 use infill_engine::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
 use infill_engine::scheduler::{Scheduler, SchedulerConfig, StepOptions};
+use infill_engine::{Interrupt, VaeTileSize};
 use infill_models::{Checkpoint, Family, catalogue};
 use serde_json::{Value, json};
 
@@ -79,6 +80,7 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
         )
     })?;
     let mut params = params(args, rule)?;
+    params.vae_tile_size = settings.vae_tile_size(args.device.vae_tile_size.as_deref())?;
     let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
     let chosen = additions::choose(args, &checkpoint, models_dir.as_deref())?;
     let Chosen { additions, image_prompts, recipe: added, inputs, warnings } = chosen;
@@ -179,7 +181,7 @@ impl Job {
             watch.see(progress);
             if cancel::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let mut observer = Observer::new(&mut progress);
+        let mut observer = Observer::new(&mut progress).with_interrupt(Interrupt::new(cancel::requested));
         let device = self.device.open()?;
         let options = LoadOptions { dtype: self.dtype.on(&device), device };
         let mut pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
@@ -293,6 +295,7 @@ fn recipe(
         feather: params.feather,
         device: device_name(pipeline.device()).to_owned(),
         dtype: dtype_name(pipeline.dtype()).to_owned(),
+        vae_tile_size: params.vae_tile_size.map(VaeTileSize::pixels),
         noise_rule: match params.noise_era {
             NoiseEra::Torch => "torch",
             NoiseEra::Torch211 => "torch-2.11",

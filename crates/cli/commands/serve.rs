@@ -24,6 +24,7 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         limits: settings.limits(&args.limits, SPARED)?,
         device: settings.device(args.device.device.as_deref())?,
         dtype: settings.dtype(args.device.dtype.as_deref())?,
+        vae_tile_size: settings.vae_tile_size(args.device.vae_tile_size.as_deref())?,
     };
     let Some(address) = &args.http else {
         if std::io::stdin().is_terminal() {

@@ -26,7 +26,7 @@ pub enum Error {
     Encode(String),
     /// A network could not be built or run.
     #[error(transparent)]
-    Networks(#[from] infill_networks::Error),
+    Networks(infill_networks::Error),
     /// A checkpoint could not be opened.
     #[error(transparent)]
     Models(#[from] infill_models::Error),
@@ -42,9 +42,18 @@ pub enum Error {
         /// How many wait.
         waiting: usize,
     },
-    /// The observer asked to stop.
+    /// The observer or its interrupt asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<infill_networks::Error> for Error {
+    fn from(error: infill_networks::Error) -> Self {
+        match error {
+            infill_networks::Error::Interrupted => Self::Cancelled,
+            other => Self::Networks(other),
+        }
+    }
 }
 
 /// The result of an engine call.

@@ -21,10 +21,13 @@ pub mod noise;
 pub mod pipeline;
 pub mod request;
 pub mod scheduler;
+pub mod tile_size;
 pub mod worker;
 
 pub use additions::Additions;
 pub use error::{Error, Result};
+pub use infill_networks::Interrupt;
 pub use pipeline::Pipeline;
 pub use request::{InpaintParams, InpaintRequest, PromptSyntax};
+pub use tile_size::VaeTileSize;
 pub use worker::Engine;

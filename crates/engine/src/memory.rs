@@ -11,7 +11,7 @@ use infill_networks::vae::AutoencoderKlConfig;
 use crate::additions::Additions;
 use crate::device::{DTypeChoice, DeviceChoice};
 use crate::request::InpaintRequest;
-use crate::{Result, guidance};
+use crate::{Result, VaeTileSize, guidance};
 
 /// Bytes that a run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,9 @@ impl MemoryPlan {
             params.guidance_scale.unwrap_or_else(|| guidance::default_guidance_scale(checkpoint.family()));
         let halves = if guided > 1.0 { 2 } else { 1 };
 
-        let widest = widest_of_decoder(&vae.block_out_channels, pixels) * batch * vae_width;
+        let tile = params.vae_tile_size.map_or(u32::MAX, VaeTileSize::pixels);
+        let decoded = u64::from(work.width.min(tile)) * u64::from(work.height.min(tile));
+        let widest = widest_of_decoder(&vae.block_out_channels, decoded) * batch * vae_width;
         let decoding = widest * (VAE_TENSORS + if on_cpu { 0 } else { UNFOLDED });
         let factor = 1 << vae.block_out_channels.len().saturating_sub(1);
         let channels = unet.block_out_channels.first().copied().unwrap_or(0) as u64;

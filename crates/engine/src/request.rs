@@ -12,6 +12,7 @@ use crate::image_prompt::{ADAPTERS, ImagePrompt};
 use crate::mask::Mask;
 use crate::noise::NoiseEra;
 use crate::scheduler::SchedulerKind;
+use crate::tile_size::VaeTileSize;
 use crate::{Error, Result};
 
 /// The denoising steps that can be asked for.
@@ -140,6 +141,9 @@ pub struct InpaintParams {
     pub height: Option<u32>,
     /// Crop around the mask with this margin in pixels, as diffusers' `padding_mask_crop`.
     pub padding_mask_crop: Option<u32>,
+    /// Larger pictures go through the VAE in overlapping tiles of this side, which takes less memory and changes them a
+    /// little; `None`: in one piece.
+    pub vae_tile_size: Option<VaeTileSize>,
     /// Put the input's own pixels back outside the mask.
     pub merge: bool,
     /// The width of the ramp around the mask, in pixels of the input.
@@ -182,6 +186,7 @@ impl InpaintParams {
             width: None,
             height: None,
             padding_mask_crop: None,
+            vae_tile_size: None,
             merge: true,
             feather: 0,
             micro_conditioning: MicroConditioning::default(),

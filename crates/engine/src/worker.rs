@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
 use infill_models::Checkpoint;
+use infill_networks::Interrupt;
 
 use crate::additions::Additions;
 use crate::device::{DTypeChoice, DeviceChoice};
@@ -45,6 +46,8 @@ pub struct Job {
     pub request: InpaintRequest,
     /// Whether previews are wanted. The pictures do not depend on it.
     pub previews: bool,
+    /// Asked in the middle of a stage whether the job is to stop.
+    pub interrupt: Interrupt,
     /// Who is told.
     pub on_event: OnEvent,
 }
@@ -108,7 +111,7 @@ fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: 
     let mut preview = |preview| {
         let _ = (on_event.borrow_mut())(Event::Preview(Box::new(preview)));
     };
-    let mut observer = Observer::new(&mut progress);
+    let mut observer = Observer::new(&mut progress).with_interrupt(job.interrupt.clone());
     if job.previews {
         observer = observer.with_previews(&mut preview);
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use infill_engine::VaeTileSize;
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_store::Limits;
 
@@ -23,4 +24,6 @@ pub struct ServeOptions {
     pub device: DeviceChoice,
     /// The number format of the networks.
     pub dtype: DTypeChoice,
+    /// The side of the tiles in which large pictures go through the VAE, if they do.
+    pub vae_tile_size: Option<VaeTileSize>,
 }

@@ -118,7 +118,9 @@ impl Studio {
             );
         }
         let request = params(&inpaint, picture, mask_picture, image_prompt)
-            .and_then(InpaintRequest::new)
+            .and_then(|params| {
+                InpaintRequest::new(InpaintParams { vae_tile_size: self.vae_tile_size, ..params })
+            })
             .map_err(|error| vec![error.to_string()])?;
         let references = references.unwrap_or_default();
         Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })

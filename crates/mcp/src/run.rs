@@ -10,10 +10,10 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-use infill_engine::Error as EngineError;
 use infill_engine::image::Picture;
 use infill_engine::pipeline::{Painted, Preview, Progress};
 use infill_engine::worker;
+use infill_engine::{Error as EngineError, Interrupt};
 use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus};
 use serde_json::{Value, json};
 
@@ -135,6 +135,8 @@ impl Run<'_> {
         let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
         let (sender, events) = sync_channel(AHEAD);
         let stop = Stop { ticket: self.ticket.clone(), closing: self.studio.desk.closing() };
+        let stopped = stop.clone();
+        let interrupt = Interrupt::new(move || stopped.is_set());
         let on_event = Box::new(move |event| {
             if sender.send(event).is_ok() && !stop.is_set() {
                 ControlFlow::Continue(())
@@ -143,7 +145,7 @@ impl Run<'_> {
             }
         });
         let previews = inpaint.intermediate_images;
-        let job = worker::Job { checkpoint, additions, request, previews, on_event };
+        let job = worker::Job { checkpoint, additions, request, previews, interrupt, on_event };
         if let Err(error) = self.studio.engine.submit(job) {
             return End::Failed(error.to_string());
         }
@@ -236,6 +238,9 @@ impl Run<'_> {
         let mut recipe = Value::Object(self.order.recipe.clone());
         recipe["seed"] = json!(painted.seed.to_string());
         recipe["numSamples"] = json!(1);
+        if let Some(size) = self.studio.vae_tile_size {
+            recipe["vaeTileSize"] = json!(size.pixels());
+        }
         let recipe = recipe.to_string();
         let png = painted.picture.encode_png(Some(&recipe))?;
         let size = painted.picture.size();
@@ -263,6 +268,7 @@ impl Run<'_> {
 }
 
 /// Whether a job must not go on.
+#[derive(Clone)]
 struct Stop {
     ticket: Arc<Ticket>,
     closing: Arc<AtomicBool>,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use infill_engine::VaeTileSize;
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::memory::MemoryPlan;
 use infill_engine::worker::Engine;
@@ -41,6 +42,8 @@ pub(crate) struct Studio {
     limits: Limits,
     device: DeviceChoice,
     dtype: DTypeChoice,
+    /// In which tiles large pictures go through the VAE.
+    pub(crate) vae_tile_size: Option<VaeTileSize>,
 }
 
 /// What became of a call.
@@ -71,6 +74,7 @@ impl Studio {
             limits: options.limits,
             device: options.device,
             dtype: options.dtype,
+            vae_tile_size: options.vae_tile_size,
             store,
         });
         Ok(studio)

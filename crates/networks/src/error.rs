@@ -47,6 +47,9 @@ pub enum Error {
     /// A prompt that can't be encoded as it is weighed.
     #[error("prompt: {0}")]
     Prompt(String),
+    /// The work is no longer wanted.
+    #[error("interrupted")]
+    Interrupted,
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

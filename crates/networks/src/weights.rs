@@ -13,7 +13,7 @@ use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::lora::{self, Changes};
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 /// A view of a network's weights below a prefix; cheap to clone.
 #[derive(Clone)]
@@ -32,6 +32,7 @@ struct Root {
     /// Canonical name to where the tensor lies.
     entries: BTreeMap<String, Entry>,
     changes: Changes,
+    interrupt: Interrupt,
     ledger: Mutex<Ledger>,
 }
 
@@ -94,6 +95,7 @@ impl Weights {
             files,
             entries,
             changes: Changes::default(),
+            interrupt: Interrupt::default(),
             ledger: Mutex::default(),
         };
         Ok(Self { root: Arc::new(root), prefix: String::new(), finite: false })
@@ -105,15 +107,24 @@ impl Weights {
     ///
     /// [`Error::Weights`] if another view of these weights is alive, which would go on without the changes.
     pub fn with_changes(mut self, changes: Changes) -> Result<Self> {
-        let component = self.root.component.clone();
-        match Arc::get_mut(&mut self.root) {
-            Some(root) => root.changes = changes,
-            None => {
-                let faults = "changes come too late: they are being read".to_owned();
-                return Err(Error::Weights { component, faults });
-            }
-        }
+        self.root_mut()?.changes = changes;
         Ok(self)
+    }
+
+    /// The same weights, which `interrupt` may stop at each tensor that is read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Weights`] if another view of these weights is alive.
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Result<Self> {
+        self.root_mut()?.interrupt = interrupt;
+        Ok(self)
+    }
+
+    fn root_mut(&mut self) -> Result<&mut Root> {
+        let component = self.root.component.clone();
+        let faults = "changes come too late: they are being read".to_owned();
+        Arc::get_mut(&mut self.root).ok_or(Error::Weights { component, faults })
     }
 
     /// The same weights, of which a tensor is refused that does not hold finite numbers in the network's format: for
@@ -141,9 +152,11 @@ impl Weights {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when the stored numbers can't be read or converted, or are not [finite](Self::finite) though asked to.
+    /// [`Error::File`] when the stored numbers can't be read or converted, or are not [finite](Self::finite) though asked to;
+    /// [`Error::Interrupted`].
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let root = &*self.root;
+        root.interrupt.check()?;
         let name = format!("{}{name}", self.prefix);
         let zeros = || Ok(Tensor::zeros(shape, root.dtype, &root.device)?);
         let mut ledger = self.ledger();

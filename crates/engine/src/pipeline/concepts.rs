@@ -66,7 +66,8 @@ impl Pipeline {
             return Ok(());
         }
         let (device, dtype) = (self.device.clone(), self.dtype);
-        let loader = Loader { checkpoint, device: &device, dtype };
+        let interrupt = observer.interrupt().clone();
+        let loader = Loader { checkpoint, device: &device, dtype, interrupt };
         let (targets, words) = self.targets(&loader, &wanted, observer)?;
         let all = wanted.into_iter().map(|(_, ingredient)| ingredient).collect();
         match self.read_networks(&loader, targets, observer) {
@@ -76,7 +77,7 @@ impl Pipeline {
             }
             Err(error) => {
                 // What the first networks have got, the others lack: back to the checkpoint's own weights. Where that
-                // fails too, the UNet is given up, so that the next call looks at every network again.
+                // fails too, as it does for whoever wants to end, the UNet is given up, so that the next call looks at every network again.
                 (self.merged.all, self.merged.words) = (vec![], vec![]);
                 let plain = self.networks().into_iter().map(|network| (network, Target::default())).collect();
                 if self.read_networks(&loader, plain, &mut Observer::silent()).is_err() {

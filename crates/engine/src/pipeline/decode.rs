@@ -2,22 +2,26 @@
 
 use infill_networks::{DType, Device, Tensor};
 
+use super::encode::passage;
 use super::{Observer, Pipeline};
 use crate::Result;
 use crate::geometry::Size;
 use crate::image::denormalized;
+use crate::request::InpaintRequest;
 use image::RgbImage;
 
 impl Pipeline {
     /// `(B,4,h,w)` scaled latents to B pictures of 8h x 8w pixels.
     pub(super) fn decode_latents(
         &self,
+        request: &InpaintRequest,
         latents: &Tensor,
         observer: &mut Observer<'_>,
     ) -> Result<Vec<RgbImage>> {
         let z = (latents / self.vae.config().scaling_factor)?.to_dtype(self.vae_dtype)?;
         observer.tap("vae_dec/z", &z);
-        let image = self.vae.decode(&z)?;
+        let passage = passage(request, observer);
+        let image = self.vae.decode(&z, &passage)?;
         observer.tap("vae_dec/image", &image);
         let image = image.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let (batch, _, height, width) = image.dims4()?;

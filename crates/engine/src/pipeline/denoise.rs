@@ -95,10 +95,12 @@ impl Pipeline {
         if let Some(embedding) = &timestep_cond {
             observer.tap("cond/timestep_cond", embedding);
         }
+        let interrupt = observer.interrupt().clone();
         let conditions = Conditions {
             added: added.as_ref(),
             image_prompts: run.image_prompts,
             timestep_cond: timestep_cond.as_ref(),
+            interrupt: Some(&interrupt),
             ..Conditions::new(&conditioning.encoder_hidden_states)
         };
 

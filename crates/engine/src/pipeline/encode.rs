@@ -3,7 +3,7 @@
 use image::RgbImage;
 use infill_networks::clip::text::{ClipTextOutput, TextEnd};
 use infill_networks::prompt::{Chunk, Chunks, emphasize};
-use infill_networks::vae::DiagonalGaussian;
+use infill_networks::vae::{DiagonalGaussian, Passage};
 use infill_networks::{DType, Device, Tensor};
 
 use super::noise_source::NoiseSource;
@@ -206,9 +206,10 @@ impl Pipeline {
 
         let begins_from_image = params.strength < 1.0 || params.denoising_start.is_some();
         let mut call = 0;
+        let passage = passage(request, observer);
         let mut encode = |pixels: &Tensor| -> Result<DiagonalGaussian> {
             let pixels = pixels.to_device(&self.device)?.to_dtype(self.vae_dtype)?;
-            let posterior = self.vae.encode(&pixels)?;
+            let posterior = self.vae.encode(&pixels, &passage)?;
             observer.tap_at("vae_enc", call, "image", &pixels);
             observer.tap_at(
                 "vae_enc",
@@ -249,6 +250,12 @@ impl Pipeline {
     fn is_xl(&self) -> bool {
         self.family != infill_models::Family::StableDiffusion
     }
+}
+
+/// How this request's pictures go through the autoencoder.
+pub(super) fn passage(request: &InpaintRequest, observer: &Observer<'_>) -> Passage {
+    let tile_size = request.params().vae_tile_size.map(|size| size.pixels() as usize);
+    Passage { tile_size, interrupt: observer.interrupt().clone() }
 }
 
 impl TextEncoder {

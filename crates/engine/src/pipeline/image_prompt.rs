@@ -72,6 +72,7 @@ impl Pipeline {
         let name = path.file_name().map_or_else(|| "ip_adapter".into(), |name| name.to_string_lossy());
         let weights =
             Weights::open(&name, &[path.to_owned()], str::to_owned, self.dtype, &self.device)?.finite();
+        let weights = weights.with_interrupt(observer.interrupt().clone())?;
         let network = IpAdapter::new(&weights, &self.unet()?.cross_attentions())?;
         weights.finish()?;
         Ok(network)
@@ -86,7 +87,8 @@ impl Pipeline {
         observer.report(Progress::Loading { component: name })?;
         let component = source.image_encoder.component();
         let config = ClipVisionConfig::from_json(name, &component.config)?;
-        let weights = Weights::open(name, &component.weight_files, str::to_owned, self.dtype, &self.device)?;
+        let weights = Weights::open(name, &component.weight_files, str::to_owned, self.dtype, &self.device)?
+            .with_interrupt(observer.interrupt().clone())?;
         let model = ClipVisionModel::new(config, &weights)?;
         weights.finish()?;
         Ok(model)

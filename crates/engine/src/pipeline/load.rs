@@ -7,7 +7,7 @@ use infill_networks::tokenizer::ClipTokenizer;
 use infill_networks::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use infill_networks::vae::{AutoencoderKl, AutoencoderKlConfig};
 use infill_networks::weights::Weights;
-use infill_networks::{DType, Device};
+use infill_networks::{DType, Device, Interrupt};
 use serde_json::Value;
 
 use super::concepts::Merged;
@@ -31,10 +31,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// A configuration value that is not implemented, or tensors that are missing, surplus or misshapen: by name.
-    /// [`crate::Error::Refused`] for components that don't fit together. [`crate::Error::Cancelled`] if the observer breaks between two components.
+    /// [`crate::Error::Refused`] for components that don't fit together. [`crate::Error::Cancelled`] if the observer breaks between two components or
+    /// its interrupt in the middle of one.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, observer: &mut Observer<'_>) -> Result<Self> {
         let LoadOptions { device, dtype } = options;
-        let loader = Loader { checkpoint, device, dtype: *dtype };
+        let loader = Loader { checkpoint, device, dtype: *dtype, interrupt: observer.interrupt().clone() };
         let scheduler_config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
         let scheduler_config = match checkpoint.family() {
             Family::StableDiffusion => scheduler_config.for_stable_diffusion(),
@@ -103,6 +104,8 @@ pub(super) struct Loader<'a> {
     pub(super) device: &'a Device,
     /// The number format of the UNet and the text encoders.
     pub(super) dtype: DType,
+    /// Asked at every tensor.
+    pub(super) interrupt: Interrupt,
 }
 
 impl Loader<'_> {
@@ -144,6 +147,7 @@ impl Loader<'_> {
 
     fn weights(&self, component: &str, rename: fn(&str) -> String, dtype: DType) -> Result<Weights> {
         let files = &self.checkpoint.required(component)?.weight_files;
-        Ok(Weights::open(component, files, rename, dtype, self.device)?)
+        let weights = Weights::open(component, files, rename, dtype, self.device)?;
+        Ok(weights.with_interrupt(self.interrupt.clone())?)
     }
 }

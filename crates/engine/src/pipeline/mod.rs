@@ -216,7 +216,7 @@ impl Pipeline {
             };
             let latents = self.denoise(&run, scheduler, observer)?;
             observer.report(Progress::Decoding { sample: index, samples: params.samples })?;
-            let batch = self.decode_latents(&latents, observer)?;
+            let batch = self.decode_latents(request, &latents, observer)?;
             let seconds = started.elapsed().as_secs_f64();
             for (position, work) in batch.into_iter().enumerate() {
                 let picture = finish(request, &work)?;

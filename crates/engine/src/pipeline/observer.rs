@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use infill_networks::Tensor;
+use infill_networks::{Interrupt, Tensor};
 
 use super::Preview;
 use crate::{Error, Result};
@@ -49,6 +49,7 @@ pub struct Observer<'a> {
     progress: Option<OnProgress<'a>>,
     tensor: Option<OnTensor<'a>>,
     preview: Option<OnPreview<'a>>,
+    interrupt: Interrupt,
 }
 
 impl<'a> Observer<'a> {
@@ -72,6 +73,17 @@ impl<'a> Observer<'a> {
     pub fn with_previews(mut self, preview: OnPreview<'a>) -> Self {
         self.preview = Some(preview);
         self
+    }
+
+    /// Stops the run in the middle of a stage too: between two tensors that are read, two blocks of a network, two tiles.
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.interrupt = interrupt;
+        self
+    }
+
+    /// For work that takes long.
+    pub(crate) fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// Whether previews are worth making.

@@ -5,6 +5,7 @@
 //! for each request, turns them back.
 
 use image::{Rgb, RgbImage};
+use infill_networks::vae::Passage;
 use infill_networks::{DType, Device, Tensor};
 
 use super::encode::PixelInputs;
@@ -98,7 +99,7 @@ impl Pipeline {
         let shape = (1, 3, pixels as usize, pixels as usize);
         let image = Tensor::from_vec(normalized(&chart), shape, &Device::Cpu)?;
         let image = image.to_device(&self.device)?.to_dtype(self.vae_dtype)?;
-        let chart_latents = self.host_latents(&self.vae.encode(&image)?.mean)?;
+        let chart_latents = self.host_latents(&self.vae.encode(&image, &Passage::default())?.mean)?;
         fit.add(&chart_latents, &normalized(&shrunk(&chart, factor)), |_| true, CHART_WEIGHT);
 
         // The picture as it is, or else the one with the hole, of which only what lies around the hole is known.

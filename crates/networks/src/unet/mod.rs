@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor};
 use crate::embeddings::{TimestepEmbedding, sinusoids};
 use crate::layers::{Conv2d, GroupNorm};
 use crate::weights::Weights;
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{PerBlock, UNet2DConditionConfig};
 use image_prompt::Layer;
@@ -46,12 +46,18 @@ pub struct Conditions<'a> {
     /// The guidance scale's embedding (1 or B, `time_cond_proj_dim`), needed by networks distilled for it:
     /// [`crate::embeddings::guidance_scale_embedding`].
     pub timestep_cond: Option<&'a Tensor>,
+    /// Asked before every block.
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 impl<'a> Conditions<'a> {
     /// The words alone.
     pub fn new(encoder_hidden_states: &'a Tensor) -> Self {
-        Self { encoder_hidden_states, added: None, image_prompts: None, timestep_cond: None }
+        Self { encoder_hidden_states, added: None, image_prompts: None, timestep_cond: None, interrupt: None }
+    }
+
+    fn check_interrupt(&self) -> Result<()> {
+        self.interrupt.map_or(Ok(()), Interrupt::check)
     }
 }
 
@@ -227,13 +233,16 @@ impl UNet2DConditionModel {
 
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
+            conditions.check_interrupt()?;
             x = block.forward(x, &time, context, &mut skips, tap)?;
         }
+        conditions.check_interrupt()?;
         if let Some(block) = &self.mid_block {
             x = block.forward(x, &time, context, tap)?;
         }
         let exact_size = self.has_odd_level(sample)?;
         for block in &self.up_blocks {
+            conditions.check_interrupt()?;
             x = block.forward(x, &time, context, &mut skips, exact_size, tap)?;
         }
         let out = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?;

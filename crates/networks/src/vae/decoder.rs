@@ -4,10 +4,10 @@ use candle_core::Tensor;
 
 use super::blocks::{MidBlock, NORM_EPS, resnet_config};
 use super::config::AutoencoderKlConfig;
-use crate::Result;
 use crate::layers::{Conv2d, GroupNorm};
 use crate::unet::resnet::{ResnetBlock2D, Upsample2D};
 use crate::weights::Weights;
+use crate::{Interrupt, Result};
 
 /// diffusers: `autoencoders/vae.py`, `Decoder`.
 pub(super) struct Decoder {
@@ -37,9 +37,11 @@ impl Decoder {
     }
 
     /// `z` (B, latent channels, h, w) to (B, 3, 8h, 8w).
-    pub(super) fn forward(&self, z: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, z: &Tensor, interrupt: &Interrupt) -> Result<Tensor> {
+        interrupt.check()?;
         let mut x = self.mid_block.forward(&self.conv_in.forward(z)?)?;
         for block in &self.up_blocks {
+            interrupt.check()?;
             x = block.forward(x)?;
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)

@@ -4,10 +4,10 @@ use candle_core::Tensor;
 
 use super::blocks::{MidBlock, NORM_EPS, resnet_config};
 use super::config::AutoencoderKlConfig;
-use crate::Result;
 use crate::layers::{Conv2d, GroupNorm};
 use crate::unet::resnet::{Downsample2D, ResnetBlock2D};
 use crate::weights::Weights;
+use crate::{Interrupt, Result};
 
 /// diffusers: `autoencoders/vae.py`, `Encoder`.
 pub(super) struct Encoder {
@@ -38,11 +38,14 @@ impl Encoder {
     }
 
     /// `x` (B, 3, H, W) to (B, 2 latent channels, H/8, W/8).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, interrupt: &Interrupt) -> Result<Tensor> {
+        interrupt.check()?;
         let mut x = self.conv_in.forward(x)?;
         for block in &self.down_blocks {
+            interrupt.check()?;
             x = block.forward(x)?;
         }
+        interrupt.check()?;
         let x = self.mid_block.forward(&x)?;
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
     }

@@ -4,15 +4,27 @@ mod blocks;
 mod config;
 mod decoder;
 mod encoder;
+mod tiling;
 
 use candle_core::Tensor;
 
-use crate::Result;
 use crate::layers::Conv2d;
 use crate::weights::Weights;
+use crate::{Interrupt, Result};
 pub use config::AutoencoderKlConfig;
 use decoder::Decoder;
 use encoder::Encoder;
+use tiling::{PARTS, Tiling};
+
+/// How a picture goes through the autoencoder.
+#[derive(Clone, Debug, Default)]
+pub struct Passage {
+    /// Larger pictures go through in tiles of this side in pixels, a positive multiple of
+    /// [`AutoencoderKl::tile_step`]; `None`: in one piece.
+    pub tile_size: Option<usize>,
+    /// Asked before every tile and block.
+    pub interrupt: Interrupt,
+}
 
 /// The variational autoencoder of Stable Diffusion (diffusers: `autoencoders/autoencoder_kl.py`; arXiv 1312.6114).
 pub struct AutoencoderKl {
@@ -50,22 +62,58 @@ impl AutoencoderKl {
         &self.config
     }
 
+    /// What [`Passage::tile_size`] is a multiple of: tiles overlap by whole latents.
+    pub fn tile_step(&self) -> usize {
+        PARTS * self.config.scale()
+    }
+
     /// `x` (B, 3, H, W) in -1..1 to the distribution of its latents (B, latent channels, H/8, W/8), not yet scaled.
-    pub fn encode(&self, x: &Tensor) -> Result<DiagonalGaussian> {
-        let hidden = self.encoder.forward(x)?;
-        let moments = match &self.quant_conv {
-            Some(conv) => conv.forward(&hidden)?,
-            None => hidden,
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Interrupted`]; a tensor that does not fit; a tile size that is no multiple of its step.
+    pub fn encode(&self, x: &Tensor, passage: &Passage) -> Result<DiagonalGaussian> {
+        let encode = |x: &Tensor| {
+            let hidden = self.encoder.forward(x, &passage.interrupt)?;
+            match &self.quant_conv {
+                Some(conv) => conv.forward(&hidden),
+                None => Ok(hidden),
+            }
         };
-        DiagonalGaussian::new(&moments)
+        let tiling = |size| Tiling { before: size, after: size / self.config.scale() };
+        DiagonalGaussian::new(&self.pass(x, passage, tiling, encode)?)
     }
 
     /// `z` (B, latent channels, h, w), already unscaled, to a picture (B, 3, 8h, 8w) in about -1..1, not clamped.
-    pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
-        match &self.post_quant_conv {
-            Some(conv) => self.decoder.forward(&conv.forward(z)?),
-            None => self.decoder.forward(z),
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::encode`].
+    pub fn decode(&self, z: &Tensor, passage: &Passage) -> Result<Tensor> {
+        let decode = |z: &Tensor| match &self.post_quant_conv {
+            Some(conv) => self.decoder.forward(&conv.forward(z)?, &passage.interrupt),
+            None => self.decoder.forward(z, &passage.interrupt),
+        };
+        let tiling = |size| Tiling { before: size / self.config.scale(), after: size };
+        self.pass(z, passage, tiling, decode)
+    }
+
+    /// `x` through `half` of the autoencoder, in tiles where they are asked for and it is larger than one.
+    fn pass(
+        &self,
+        x: &Tensor,
+        passage: &Passage,
+        tiling: impl Fn(usize) -> Tiling,
+        half: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let Some(size) = passage.tile_size else { return half(x) };
+        let step = self.tile_step();
+        if size == 0 || size % step != 0 {
+            let reason = format!("tile_size is {size}; allowed: multiples of {step}");
+            return Err(candle_core::Error::msg(reason).into());
         }
+        let tiling = tiling(size);
+        if tiling.divides(x)? { tiling.run(x, half) } else { half(x) }
     }
 }
 
