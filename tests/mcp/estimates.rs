@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, arguments, text};
+use crate::harness::{Server, arguments, files, text};
 
 fn dry(server: &mut Server, changes: Value) -> Value {
     let mut changes = changes;
@@ -55,9 +55,9 @@ fn peak(process: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// What a run of one step at 512 x 512 is planned to take and takes, in bytes.
+/// What a run of one step at 512 x 512 is planned to take and takes, in bytes, and its picture's file.
 #[cfg(target_os = "linux")]
-fn planned_and_taken(server: &mut Server, model: &str) -> (u64, u64) {
+fn planned_and_taken(server: &mut Server, model: &str) -> (u64, u64, Vec<u8>) {
     let asked = json!({"modelId": model, "width": 512, "height": 512, "numInferenceSteps": 1, "strength": 1});
     let planned = dry(server, asked.clone());
     let planned = planned["structuredContent"]["estimate"]["peakMemoryBytes"].as_u64().unwrap();
@@ -66,7 +66,7 @@ fn planned_and_taken(server: &mut Server, model: &str) -> (u64, u64) {
     let taken = peak(server.id());
     assert!(taken <= planned, "{model}: {taken} bytes were taken, {planned} were planned");
     assert!(planned < 4 * taken, "{model}: {taken} bytes were taken, and as many as {planned} were planned");
-    (planned, taken)
+    (planned, taken, std::fs::read(&files(&result)[0]).unwrap())
 }
 
 #[cfg(target_os = "linux")]
@@ -81,6 +81,9 @@ fn a_run_stays_within_the_planned_memory() {
     // And takes less in tiles.
     let mut server = Server::start_with(dir.path(), &["--vae-tile-size", "128"]);
     let tiles = planned_and_taken(&mut server, "tiny-sd15-inpaint");
-    assert!(tiles.0 < whole.0 && tiles.1 < whole.1, "{tiles:?} in tiles, {whole:?} in one piece");
+    assert!(tiles.0 < whole.0 && tiles.1 < whole.1, "{} and {} bytes in tiles", tiles.0, tiles.1);
+    let recipes =
+        [&whole.2, &tiles.2].map(|png| String::from_utf8_lossy(png).contains("\"vaeTileSize\":128"));
+    assert_eq!(recipes, [false, true]);
     assert!(server.finish().success());
 }
