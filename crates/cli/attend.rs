@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::failure::{Failure, Result};
 use crate::{cancel, panics};
 
-/// How long a run may take to stop by itself after Ctrl-C, so that the device is left in order. A step on a processor
-/// may take minutes; nobody waits for that.
+/// How long a run may take to stop by itself after Ctrl-C, so that the device is left in order. Not
+/// everything that takes long can be stopped in the middle: hashing a checkpoint can't, and nobody waits for that.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What the listening thread hears.

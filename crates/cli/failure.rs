@@ -103,7 +103,7 @@ fn flag_of(field: &str) -> String {
         "reference mask" => "--ip-mask".to_owned(),
         "mask" | "scheduler" | "steps" | "samples" | "strength" | "guidance" | "guidance_rescale" | "eta"
         | "clip_skip" | "prompt_limit" | "feather" | "crop_padding" | "width" | "height" | "device"
-        | "dtype" | "vae_tile_size" => {
+        | "dtype" => {
             format!("--{}", field.replace('_', "-"))
         }
         other => other.to_owned(),

@@ -135,7 +135,7 @@ pub(crate) fn large_work(work: Size) -> Option<String> {
     (work.width.max(work.height) > LARGE).then(|| {
         format!(
             "the networks work at {}x{} pixels, which takes long and much memory; --width and --height set a smaller \
-             size, --crop-padding works on the mask's surroundings alone",
+             size, --crop-padding works on the mask's surroundings alone, --vae-tile-size takes less memory for the VAE",
             work.width, work.height
         )
     })

@@ -25,7 +25,7 @@ struct SettingsFile {
     models: Option<String>,
     device: Option<String>,
     dtype: Option<String>,
-    vae_tile_size: Option<u32>,
+    vae_tile_size: Option<toml::Value>,
     noise_rule: Option<String>,
     store: Option<String>,
     max_size: Option<String>,
@@ -89,7 +89,8 @@ impl Settings {
 
     /// The side of the tiles in which large pictures go through the VAE, if they do.
     pub(crate) fn vae_tile_size(&self, typed: Option<&str>) -> Result<Option<VaeTileSize>> {
-        let filed = self.file.vae_tile_size.map(|pixels| pixels.to_string());
+        let filed = self.file.vae_tile_size.as_ref();
+        let filed = filed.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         self.given("vae-tile-size", typed, filed.as_deref()).map(read).transpose()
     }
 
@@ -274,6 +275,12 @@ mod tests {
         assert_eq!(without.device(None).unwrap(), DeviceChoice::Cuda(3));
         assert_eq!(without.dtype(None).unwrap(), DTypeChoice::Auto);
         assert_eq!(without.vae_tile_size(None).unwrap(), None);
+        let (_dir, wrong) = settings("vae-tile-size = -32", no_env).unwrap();
+        let message = wrong.vae_tile_size(None).unwrap_err().sentence();
+        assert!(
+            message.starts_with("vae-tile-size in ") && message.contains("is \"-32\"; allowed: mult"),
+            "{message}"
+        );
         let (_dir, with_tiles) = settings("vae-tile-size = 512", no_env).unwrap();
         assert_eq!(with_tiles.vae_tile_size(None).unwrap().unwrap().pixels(), 512);
         assert_eq!(with_tiles.vae_tile_size(Some("1024")).unwrap().unwrap().pixels(), 1024);

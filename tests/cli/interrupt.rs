@@ -51,7 +51,7 @@ fn asked_twice_it_ends_in_the_midst_of_a_step() {
         "--out",
         "a.png",
     ]);
-    // So large that a single stage takes longer than the test.
+    // So large that a single block takes about as long as the test waits, or longer.
     command.args(["--width", "2048", "--height", "2048"]);
     command.env("INFILL_LOG", "infill=info").stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

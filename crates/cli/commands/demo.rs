@@ -154,7 +154,9 @@ impl Job {
         let options = LoadOptions { dtype: dtype.on(&device), device };
         let mut pipeline = {
             let mut progress = |progress| see(&mut watch, progress);
-            Pipeline::load(&checkpoint, &options, &mut Observer::new(&mut progress))?
+            let observer = Observer::new(&mut progress);
+            let mut observer = observer.with_interrupt(Interrupt::new(cancel::requested));
+            Pipeline::load(&checkpoint, &options, &mut observer)?
         };
         let (mut rows, mut scenes) = (Vec::new(), Vec::new());
         for (number, (scene, request)) in scenes_here.iter().zip(&requests).enumerate() {

@@ -16,6 +16,8 @@ pub const VAE_TILE_SIZES: RangeInclusive<u32> = 128..=MAX_SIDE;
 const STEP: u32 = 32;
 
 impl VaeTileSize {
+    /// Tiles of `pixels` x `pixels`.
+    ///
     /// # Errors
     /// [`Error::Refused`] for any side but the multiples of 32 within [`VAE_TILE_SIZES`].
     pub fn new(pixels: u32) -> Result<Self> {

@@ -107,7 +107,7 @@ fn work(queue: &Receiver<Job>, device: DeviceChoice, dtype: DTypeChoice) {
 fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: DTypeChoice) -> Result<()> {
     let on_event = std::cell::RefCell::new(&mut job.on_event);
     let mut progress = |progress| (on_event.borrow_mut())(Event::Progress(progress));
-    // A wish to stop is heard at the next step.
+    // A wish to stop is heard at the next stage, or by the interrupt.
     let mut preview = |preview| {
         let _ = (on_event.borrow_mut())(Event::Preview(Box::new(preview)));
     };

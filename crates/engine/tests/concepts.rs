@@ -6,13 +6,14 @@ mod common;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{GrayImage, Luma, RgbImage};
 use infill_engine::additions::{Additions, Concept};
 use infill_engine::image::Picture;
 use infill_engine::mask::Mask;
 use infill_engine::pipeline::{LoadOptions, Observer, Progress};
-use infill_engine::{Error, InpaintParams, InpaintRequest, Pipeline, Result};
+use infill_engine::{Error, InpaintParams, InpaintRequest, Interrupt, Pipeline, Result};
 use infill_models::Checkpoint;
 use infill_models::lora::LoraFile;
 use infill_networks::{DType, Device, Tensor};
@@ -180,6 +181,36 @@ fn a_failed_way_back_is_made_up_for() {
     assert_eq!(it.paint(), plain);
 }
 
+/// Stopped at any tensor, the next call makes what it is asked for, and reads no network that has it already.
+#[test]
+fn an_interrupt_in_the_middle_leaves_nothing_behind() {
+    let mut it = Loaded::new("tiny-sdxl-inpaint", DType::F32);
+    let plain = it.paint();
+    it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap();
+    let changed = it.paint();
+    let stopped = |it: &mut Loaded, last: usize| {
+        let calls = AtomicUsize::new(0);
+        let interrupt = Interrupt::new(move || calls.fetch_add(1, Ordering::SeqCst) >= last);
+        let mut observer = Observer::silent().with_interrupt(interrupt);
+        let outcome = it.pipeline.apply(&it.checkpoint, &Additions::default(), &mut observer);
+        outcome.inspect_err(|error| assert!(matches!(error, Error::Cancelled), "{error:?}")).is_err()
+    };
+    let mut last = 0;
+    while stopped(&mut it, last) {
+        it.apply(Vec::new()).unwrap();
+        assert_eq!(it.paint(), plain, "stopped at {last}");
+        it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap();
+        assert_eq!(it.paint(), changed, "stopped at {last}");
+        last = if last == 0 { 1 } else { last * 3 };
+    }
+    assert!(last > 100, "{last}");
+    // The UNet, which is read last, is still the one with the concept.
+    it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap();
+    assert!(stopped(&mut it, 1));
+    assert_eq!(it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap(), [""; 0]);
+    assert_eq!(it.paint(), changed);
+}
+
 #[test]
 fn a_break_is_heard_between_networks() {
     let mut it = Loaded::new("tiny-sdxl-inpaint", DType::F32);
@@ -192,6 +223,7 @@ fn a_break_is_heard_between_networks() {
         let additions = Additions { concepts: vec![lora("sdxl_kohya", 1.0)], ..Additions::default() };
         let outcome = it.pipeline.apply(&it.checkpoint, &additions, &mut Observer::new(&mut hear));
         assert!(matches!(outcome, Err(Error::Cancelled)), "{stop}: {outcome:?}");
+        it.apply(Vec::new()).unwrap();
         assert_eq!(it.paint(), plain, "{stop}");
     }
     it.apply(vec![lora("sdxl_kohya", 1.0)]).unwrap();

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
+use infill_engine::additions::Additions;
+use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::image::Picture;
 use infill_engine::mask::Mask;
 use infill_engine::pipeline::{LoadOptions, Observer, Progress};
-use infill_engine::{Error, InpaintParams, InpaintRequest, Interrupt, Pipeline, Result, VaeTileSize};
+use infill_engine::worker::{Event, Job};
+use infill_engine::{Engine, Error, InpaintParams, InpaintRequest, Interrupt, Pipeline, Result, VaeTileSize};
 use infill_models::Checkpoint;
 use infill_networks::{DType, Device};
 
@@ -79,6 +82,51 @@ fn painting_stops_at_any_block_and_the_next_run_is_as_if_it_had_not_begun() {
         assert_eq!(calls.load(Ordering::SeqCst), last + 1);
     }
     assert!(paint(&pipeline, &request, &mut Observer::silent()).unwrap() == whole);
+}
+
+/// The worker's owner need not break: the interrupt alone stops the job, and the next one is none the worse.
+#[test]
+fn the_worker_asks_the_interrupt_of_its_job() {
+    let engine = Engine::start(DeviceChoice::Cpu, DTypeChoice::F32).unwrap();
+    let run = |interrupt| {
+        let (sender, events) = std::sync::mpsc::channel();
+        let job = Job {
+            checkpoint: checkpoint(),
+            additions: Additions::default(),
+            request: request(128, None),
+            previews: false,
+            interrupt,
+            on_event: Box::new(move |event| {
+                sender.send(event).unwrap();
+                ControlFlow::Continue(())
+            }),
+        };
+        engine.submit(job).unwrap();
+        let mut pixels = None;
+        for event in events {
+            match event {
+                Event::Painted(painted) => pixels = Some(painted.picture.to_rgb8().into_raw()),
+                Event::Finished(Ok(())) => return pixels,
+                Event::Finished(outcome) => {
+                    assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+                    assert!(pixels.is_none());
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        panic!("the job did not finish")
+    };
+    // While it loads, while it paints, and not at all.
+    assert!(run(stop_at(100).0).is_none());
+    let (never, calls) = stop_at(usize::MAX);
+    let whole = run(never).unwrap();
+    let all = calls.load(Ordering::SeqCst);
+    let (loaded, calls) = stop_at(usize::MAX);
+    assert!(run(loaded).unwrap() == whole);
+    assert!(calls.load(Ordering::SeqCst) < all / 2, "the second run loads nothing");
+    assert!(run(stop_at(8).0).is_none());
+    assert!(run(Interrupt::default()).unwrap() == whole);
 }
 
 #[test]

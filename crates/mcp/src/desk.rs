@@ -149,7 +149,7 @@ impl Desk {
     }
 
     /// Cancels a job of this process. One that waits is taken out of the queue, and has to [leave](Desk::leave) once
-    /// that is written down; one at work stops at its next step.
+    /// that is written down; one at work stops in the middle of a step.
     pub(crate) fn cancel(&self, id: &JobId) -> Whereabouts {
         let mut state = self.state();
         let Some(ticket) = state.live.get(id).cloned() else { return Whereabouts::Elsewhere };
@@ -182,7 +182,7 @@ impl Desk {
         self.closing.clone()
     }
 
-    /// Lets no further job begin, stops the one at work at its next step, and waits for that until the deadline.
+    /// Lets no further job begin, stops the one at work in the middle of a step, and waits for that until the deadline.
     pub(crate) fn close(&self, deadline: Instant) {
         self.closing.store(true, Ordering::Release);
         let mut state = self.state();

@@ -50,7 +50,7 @@ pub use error::{Error, Result};
 pub use http::{HttpOptions, serve_http};
 pub use options::ServeOptions;
 
-/// How long jobs may take to stop, at their next step, once the session has ended.
+/// How long jobs may take to stop once the session has ended.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Serves one client on stdin and stdout until stdin ends. The job of a call that is not answered is canceled then; any

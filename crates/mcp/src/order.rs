@@ -2,6 +2,7 @@
 //!
 //! Every job is run from its row, so that the way that matters after a crash is the way of every day.
 
+use infill_engine::VaeTileSize;
 use infill_models::Checkpoint;
 use infill_store::AssetId;
 use serde_json::{Map, Value, json};
@@ -9,6 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::inference::{Inputs, inference, recipe};
 use crate::prepare::Prepared;
 use crate::tools::Kind;
+
+/// Where the recipe has the side of the VAE's tiles.
+const VAE_TILE_SIZE: &str = "vaeTileSize";
 
 /// A checked call.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,12 +38,16 @@ impl Order {
         prepared: &Prepared,
         inputs: &Inputs,
     ) -> infill_engine::Result<Self> {
-        let Prepared { inpaint, checkpoint, additions, .. } = prepared;
+        let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
         let inference = inference(inpaint, checkpoint.family(), inputs);
+        let mut recipe = recipe(inpaint, &inference, additions)?;
+        if let Some(size) = request.params().vae_tile_size {
+            recipe.insert(VAE_TILE_SIZE.into(), json!(size.pixels()));
+        }
         Ok(Self {
             kind: inpaint.kind,
             arguments: arguments(given, prepared, inputs),
-            recipe: recipe(inpaint, &inference, additions)?,
+            recipe,
             inference,
             model_digest: checkpoint.digest()?,
         })
@@ -48,6 +56,12 @@ impl Order {
     /// How many pictures were asked for.
     pub(crate) fn samples(&self) -> usize {
         self.inference["numSamples"].as_u64().and_then(|samples| usize::try_from(samples).ok()).unwrap_or(1)
+    }
+
+    /// In which tiles pictures go through the VAE: those of the server that took the order.
+    pub(crate) fn vae_tile_size(&self) -> Option<VaeTileSize> {
+        let pixels = self.recipe.get(VAE_TILE_SIZE)?.as_u64()?;
+        VaeTileSize::new(u32::try_from(pixels).ok()?).ok()
     }
 
     /// The arguments that give the pictures after the first `done`: each has a seed of its own.

@@ -1,5 +1,6 @@
 //! A call, checked: everything that can be refused is refused here, all of it at once.
 
+use infill_engine::VaeTileSize;
 use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::geometry::{Size, own_work_size};
 use infill_engine::image::{Limits, Picture};
@@ -81,6 +82,7 @@ impl Studio {
         &self,
         kind: Kind,
         given: &Map<String, Value>,
+        vae_tile_size: Option<VaeTileSize>,
     ) -> std::result::Result<Prepared, Vec<String>> {
         let (mut inpaint, mut faults) = Inpaint::read(kind, given);
         let checkpoint = inpaint.model_id.as_deref().and_then(|id| {
@@ -118,9 +120,7 @@ impl Studio {
             );
         }
         let request = params(&inpaint, picture, mask_picture, image_prompt)
-            .and_then(|params| {
-                InpaintRequest::new(InpaintParams { vae_tile_size: self.vae_tile_size, ..params })
-            })
+            .and_then(|params| InpaintRequest::new(InpaintParams { vae_tile_size, ..params }))
             .map_err(|error| vec![error.to_string()])?;
         let references = references.unwrap_or_default();
         Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })

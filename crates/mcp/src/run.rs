@@ -107,7 +107,7 @@ fn paint(studio: &Studio, ticket: &Arc<Ticket>, job: &Job) -> End {
     if first >= order.samples() {
         return End::Done;
     }
-    let prepared = match studio.prepare(order.kind, &order.arguments_after(first)) {
+    let prepared = match studio.prepare(order.kind, &order.arguments_after(first), order.vae_tile_size()) {
         Ok(prepared) => prepared,
         Err(faults) => return End::Failed(faults.join("\n")),
     };
@@ -150,6 +150,7 @@ impl Run<'_> {
             return End::Failed(error.to_string());
         }
         let mut stage = Stage::waiting();
+        let mut there = self.first;
         for event in events {
             let kept = match event {
                 worker::Event::Progress(progress) => {
@@ -163,10 +164,17 @@ impl Run<'_> {
                 }
                 worker::Event::Warning(warning) => self.studio.store.add_job_note(&self.ticket.id, &warning),
                 worker::Event::Painted(painted) => match self.keep(&painted, inpaint.hide_results) {
-                    Ok(kept) => kept,
+                    Ok(kept) => {
+                        there += usize::from(kept.is_ok());
+                        kept
+                    }
                     Err(error) => return End::Failed(error.to_string()),
                 },
                 worker::Event::Finished(Ok(())) => return End::Done,
+                // The wish to stop came after the last picture.
+                worker::Event::Finished(Err(EngineError::Cancelled)) if there >= self.order.samples() => {
+                    return End::Done;
+                }
                 worker::Event::Finished(Err(EngineError::Cancelled)) if self.ticket.is_cancelled() => {
                     return End::Cancelled;
                 }
@@ -238,9 +246,6 @@ impl Run<'_> {
         let mut recipe = Value::Object(self.order.recipe.clone());
         recipe["seed"] = json!(painted.seed.to_string());
         recipe["numSamples"] = json!(1);
-        if let Some(size) = self.studio.vae_tile_size {
-            recipe["vaeTileSize"] = json!(size.pixels());
-        }
         let recipe = recipe.to_string();
         let png = painted.picture.encode_png(Some(&recipe))?;
         let size = painted.picture.size();

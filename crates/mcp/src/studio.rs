@@ -43,7 +43,7 @@ pub(crate) struct Studio {
     device: DeviceChoice,
     dtype: DTypeChoice,
     /// In which tiles large pictures go through the VAE.
-    pub(crate) vae_tile_size: Option<VaeTileSize>,
+    vae_tile_size: Option<VaeTileSize>,
 }
 
 /// What became of a call.
@@ -113,7 +113,7 @@ impl Studio {
 
     /// Checks a call and makes a job of it: its row is written before it is queued.
     pub(crate) fn begin(&self, kind: Kind, given: &Map<String, Value>) -> Begun {
-        let prepared = match self.prepare(kind, given) {
+        let prepared = match self.prepare(kind, given, self.vae_tile_size) {
             Ok(prepared) => prepared,
             Err(faults) => return Begun::Answered(reply::failure(&faults)),
         };
@@ -195,7 +195,7 @@ impl Studio {
     /// [`StoreError::UnknownJob`]; [`StoreError::Finished`] if it is over.
     pub(crate) fn cancel(&self, id: &JobId) -> infill_store::Result<()> {
         match self.desk.cancel(id) {
-            // Written down, so that it holds even if this process ends before the next step.
+            // Written down, so that it holds even if this process ends before the worker hears it.
             Whereabouts::AtWork | Whereabouts::Elsewhere => self.store.request_cancel(id).map(|_| ()),
             Whereabouts::Waiting(_) => {
                 let cancelled = self.store.cancel_job(id);

@@ -16,6 +16,8 @@ impl Interrupt {
         Self(Some(Arc::new(stop)))
     }
 
+    /// Whether to go on.
+    ///
     /// # Errors
     ///
     /// [`Error::Interrupted`] once the work is not wanted.

@@ -123,7 +123,7 @@ impl Weights {
 
     fn root_mut(&mut self) -> Result<&mut Root> {
         let component = self.root.component.clone();
-        let faults = "changes come too late: they are being read".to_owned();
+        let faults = "they are being read already".to_owned();
         Arc::get_mut(&mut self.root).ok_or(Error::Weights { component, faults })
     }
 

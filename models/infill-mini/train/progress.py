@@ -15,6 +15,8 @@ from pool import HELD_OUT
 from scenes import draw_background, draw_thing
 from tasks import Task
 
+BATCH = 12  # pictures that are painted together
+
 
 def behind(task: Task) -> np.ndarray:
     """The task's picture without the objects that are asked for, values 0 to 255."""
@@ -23,6 +25,18 @@ def behind(task: Task) -> np.ndarray:
         if thing not in task.targets:
             draw_thing(canvas, thing)
     return np.clip(canvas, 0, 255)
+
+
+def tasks(a: argparse.Namespace) -> list[tuple[int, np.ndarray, Task, tuple[slice, slice]]]:
+    """The held-out crops of the kind that is asked for, with their seeds."""
+    found, seed = [], HELD_OUT
+    while len(found) < a.count:
+        seed += 1
+        pixels, task, place = crop(seed, a.size)
+        mask = pixels[..., 3] > 127
+        if task.kind == ("background" if a.empty else "object") and mask.any() and not mask.all():
+            found.append((seed, pixels, task, place))
+    return found
 
 
 def main() -> None:
@@ -44,29 +58,30 @@ def main() -> None:
         unet=UNet2DConditionModel.from_pretrained(f"{a.trained}/unet", dtype=torch.float32),
     ).to(device)  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
-    cells, colours, both, error, error_mean, seed = [], 0, 0, 0.0, 0.0, HELD_OUT
-    while len(cells) < a.count:
-        seed += 1
-        pixels, task, place = crop(seed, a.size)
-        picture, mask = pixels[..., :3], pixels[..., 3] > 127
-        if task.kind != ("background" if a.empty else "object") or not mask.any() or mask.all():
-            continue
-        painted = pipe(
-            prompt=task.caption, image=Image.fromarray(picture), mask_image=Image.fromarray(mask.astype(np.uint8) * 255),
+    held_out = tasks(a)
+    cells, colours, both, error, error_mean = [], 0, 0, 0.0, 0.0
+    for start in range(0, a.count, BATCH):
+        some = held_out[start : start + BATCH]
+        holed = [(pixels[..., :3], pixels[..., 3] > 127) for _, pixels, _, _ in some]
+        images = pipe(
+            prompt=[task.caption for _, _, task, _ in some],
+            image=[Image.fromarray(picture) for picture, _ in holed],
+            mask_image=[Image.fromarray(mask.astype(np.uint8) * 255) for _, mask in holed],
             width=a.size, height=a.size, num_inference_steps=a.steps, strength=1.0, guidance_scale=a.guidance,
-            generator=torch.Generator().manual_seed(seed - HELD_OUT), output_type="np",
+            generator=[torch.Generator().manual_seed(seed - HELD_OUT) for seed, *_ in some], output_type="np",
             original_size=(FULL, FULL), target_size=(FULL, FULL),
-        ).images[0]  # fmt: skip
-        painted = np.where(mask[..., None], (painted * 255).round().astype(np.uint8), picture)
-        if a.empty:
-            error += np.abs(painted[mask].astype(float) - picture[mask]).mean()
-            error_mean += np.abs(picture[~mask].mean(0) - picture[mask]).mean()
-        else:
-            colour, shape, _ = checker.examine(painted, behind(task)[place], mask)
-            thing = task.targets[0]
-            colours += colour == thing.colour
-            both += colour == thing.colour and shape == thing.shape
-        cells.append(np.concatenate([np.where(mask[..., None], np.uint8(127), picture), painted, picture], axis=1))
+        ).images  # fmt: skip
+        for image, (picture, mask), (_, _, task, place) in zip(images, holed, some):
+            painted = np.where(mask[..., None], (image * 255).round().astype(np.uint8), picture)
+            if a.empty:
+                error += np.abs(painted[mask].astype(float) - picture[mask]).mean()
+                error_mean += np.abs(picture[~mask].mean(0) - picture[mask]).mean()
+            else:
+                colour, shape, _ = checker.examine(painted, behind(task)[place], mask)
+                thing = task.targets[0]
+                colours += colour == thing.colour
+                both += colour == thing.colour and shape == thing.shape
+            cells.append(np.concatenate([np.where(mask[..., None], np.uint8(127), picture), painted, picture], axis=1))
     if a.empty:
         print(f"error of empty words: {error / error_mean:.2f} of that of the mean colour")
     else:

@@ -10,7 +10,7 @@ impl Pipeline {
     /// Applies exactly these additions, undoing those of the run before; cheap where nothing changed.
     ///
     /// # Errors
-    /// A file that does not fit this model, by name; [`crate::Error::Cancelled`] if the observer breaks.
+    /// A file that does not fit this model, by name; [`crate::Error::Cancelled`] if the observer breaks or its interrupt says so.
     pub fn apply(
         &mut self,
         checkpoint: &Checkpoint,

@@ -17,13 +17,19 @@ pub const MAX_CONCEPT_SCALE: f64 = 2.0;
 type Ingredient = (String, u64);
 
 /// Which concepts the weights of each network hold, in order.
-#[derive(Default)]
 pub(super) struct Merged {
-    /// All of them, where the last call went through.
-    all: Vec<Ingredient>,
+    /// All of them; `None` after a call that was stopped on its way, so that the next one looks at every network.
+    all: Option<Vec<Ingredient>>,
     networks: BTreeMap<Network, Vec<Ingredient>>,
     /// The embeddings that their files carry along.
     pub(super) words: Vec<String>,
+}
+
+impl Default for Merged {
+    /// The checkpoint's own weights.
+    fn default() -> Self {
+        Self { all: Some(Vec::new()), networks: BTreeMap::new(), words: Vec::new() }
+    }
 }
 
 /// What a network is to become.
@@ -42,7 +48,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Refused`] for a scale out of range, the networks' and models' words for a file that does not fit this
-    /// model, [`Error::Cancelled`] if the observer breaks. The pipeline then has its old state or no concepts.
+    /// model: the pipeline then has its old state or no concepts. [`Error::Cancelled`] if the observer breaks or its
+    /// interrupt stops the reading: some networks may then have other concepts than the rest, or the UNet may be
+    /// absent, until the next call.
     pub fn set_concepts(
         &mut self,
         checkpoint: &Checkpoint,
@@ -62,23 +70,28 @@ impl Pipeline {
                 wanted.push((concept, (concept.file.digest()?, concept.scale.to_bits())));
             }
         }
-        if self.unet.is_some() && self.merged.all.iter().eq(wanted.iter().map(|(_, ingredient)| ingredient)) {
+        let all = wanted.iter().map(|(_, ingredient)| ingredient.clone()).collect::<Vec<_>>();
+        if self.unet.is_some() && self.merged.all.as_ref() == Some(&all) {
             return Ok(());
         }
         let (device, dtype) = (self.device.clone(), self.dtype);
         let interrupt = observer.interrupt().clone();
         let loader = Loader { checkpoint, device: &device, dtype, interrupt };
         let (targets, words) = self.targets(&loader, &wanted, observer)?;
-        let all = wanted.into_iter().map(|(_, ingredient)| ingredient).collect();
         match self.read_networks(&loader, targets, observer) {
             Ok(()) => {
-                (self.merged.all, self.merged.words) = (all, words);
+                (self.merged.all, self.merged.words) = (Some(all), words);
                 Ok(())
+            }
+            Err(Error::Cancelled) => {
+                // Whoever wants to end does not wait for a way back.
+                (self.merged.all, self.merged.words) = (None, vec![]);
+                Err(Error::Cancelled)
             }
             Err(error) => {
                 // What the first networks have got, the others lack: back to the checkpoint's own weights. Where that
-                // fails too, as it does for whoever wants to end, the UNet is given up, so that the next call looks at every network again.
-                (self.merged.all, self.merged.words) = (vec![], vec![]);
+                // fails too, the UNet is given up, so that the next call looks at every network again.
+                (self.merged.all, self.merged.words) = (Some(vec![]), vec![]);
                 let plain = self.networks().into_iter().map(|network| (network, Target::default())).collect();
                 if self.read_networks(&loader, plain, &mut Observer::silent()).is_err() {
                     self.unet = None;

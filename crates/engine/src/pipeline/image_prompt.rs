@@ -33,7 +33,7 @@ impl Pipeline {
     /// Brings exactly these adapters onto the device, each with its image encoder; what is there already stays.
     ///
     /// # Errors
-    /// An adapter or an encoder that does not fit, by name; [`Error::Cancelled`] if the observer breaks. The adapters of
+    /// An adapter or an encoder that does not fit, by name; [`Error::Cancelled`] if the observer breaks or its interrupt says so. The adapters of
     /// the run before are then still there.
     pub(super) fn set_ip_adapters(
         &mut self,

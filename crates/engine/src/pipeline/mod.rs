@@ -175,7 +175,7 @@ impl Pipeline {
     /// equals, bit for bit, the only picture of a run with that seed.
     ///
     /// # Errors
-    /// [`crate::Error::Cancelled`] if the observer breaks; else what the networks or the scheduler say.
+    /// [`crate::Error::Cancelled`] if the observer breaks or its interrupt says so; else what the networks or the scheduler say.
     pub fn inpaint(
         &self,
         request: &InpaintRequest,

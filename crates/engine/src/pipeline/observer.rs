@@ -75,7 +75,8 @@ impl<'a> Observer<'a> {
         self
     }
 
-    /// Stops the run in the middle of a stage too: between two tensors that are read, two blocks of a network, two tiles.
+    /// Stops the run in the middle of a stage too: between two tensors that are read, two blocks of the
+    /// UNet or the VAE, two tiles.
     pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = interrupt;
         self
@@ -101,8 +102,9 @@ impl<'a> Observer<'a> {
     /// Reports a stage.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the observer breaks.
+    /// [`Error::Cancelled`] if the observer breaks or its interrupt says so.
     pub(crate) fn report(&mut self, progress: Progress) -> Result<()> {
+        self.interrupt.check()?;
         match self.progress.as_mut().map(|f| f(progress)) {
             Some(ControlFlow::Break(())) => Err(Error::Cancelled),
             _ => Ok(()),

@@ -43,7 +43,7 @@ const MOST_CONNECTIONS: usize = 512;
 const HEAD: Duration = Duration::from_secs(15);
 /// How long a session lives without a message in either direction: a call that reports no progress may be long.
 const IDLE_SESSION: Duration = Duration::from_secs(2 * 60 * 60);
-/// How long the jobs may take to stop, at their next step, once the server is told to end.
+/// How long the jobs may take to stop once the server is told to end.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after that.
 const CLOSING: Duration = Duration::from_secs(2);

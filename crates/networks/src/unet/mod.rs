@@ -34,7 +34,7 @@ pub struct AddedConditions {
     pub time_ids: Tensor,
 }
 
-/// What a prediction depends on, besides the latents and the timestep.
+/// What a prediction takes besides the latents and the timestep.
 #[derive(Clone, Copy)]
 pub struct Conditions<'a> {
     /// The words (B, N, D).
