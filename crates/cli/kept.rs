@@ -29,6 +29,11 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} TB")
 }
 
+/// A number of pictures.
+pub(crate) fn counted(pictures: usize) -> String {
+    format!("{pictures} picture{}", if pictures == 1 { "" } else { "s" })
+}
+
 /// Width and height, where they are known.
 pub(crate) fn pixels(asset: &Asset) -> String {
     match (asset.meta.width, asset.meta.height) {
@@ -48,6 +53,7 @@ mod tests {
             assert_eq!(bytes(count), text);
         }
         assert_eq!(bytes(u64::MAX), "18446744.1 TB");
+        assert_eq!([0, 1, 2].map(counted), ["0 pictures", "1 picture", "2 pictures"]);
         assert_eq!(minute(1_795_235_400_123), "2026-11-21 04:30");
     }
 }

@@ -101,8 +101,8 @@ pub(crate) fn run(command: &AssetsCommand, settings: &Settings) -> Result<()> {
             }
             pruned.removed.iter().try_for_each(|asset| stdout::line(asset.id.as_str()))?;
             stderr::line(&format!(
-                "note: {} pictures {}, {} kept with {}",
-                pruned.removed.len(),
+                "note: {} {}, {} kept with {}",
+                kept::counted(pruned.removed.len()),
                 if *dry_run { "would go" } else { "removed" },
                 pruned.kept,
                 kept::bytes(pruned.kept_bytes),

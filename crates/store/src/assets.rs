@@ -131,6 +131,22 @@ impl Store {
         Ok(assets)
     }
 
+    /// The assets that are not hidden, newest first and of one moment by id: at most `limit` of those behind `after`.
+    ///
+    /// # Errors
+    /// A database that refuses.
+    pub fn newest(&self, after: Option<Moment<'_>>, limit: usize) -> Result<Vec<Asset>> {
+        let (at, id) = bounds(after);
+        let connection = self.connection();
+        let mut query = connection.prepare_cached(
+            "SELECT * FROM assets WHERE hidden = 0 AND (created_at < ?1 OR (created_at = ?1 AND id > ?2))
+             ORDER BY created_at DESC, id LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let assets = query.query_map((at, id, limit), read_asset)?.collect::<rusqlite::Result<_>>()?;
+        Ok(assets)
+    }
+
     /// Removes an asset: the row first, then the blob.
     ///
     /// # Errors
@@ -152,6 +168,14 @@ impl Store {
         let mut query = connection.prepare_cached("SELECT * FROM assets WHERE id = ?1")?;
         Ok(query.query_row([id.as_str()], read_asset).optional()?)
     }
+}
+
+/// A place in a list that begins with the newest: when the row was made, and its id.
+pub type Moment<'a> = (i64, &'a str);
+
+/// What the rows behind `after` come after in such a list.
+pub(crate) fn bounds(after: Option<Moment<'_>>) -> Moment<'_> {
+    after.unwrap_or((i64::MAX, ""))
 }
 
 pub(crate) fn read_asset(row: &Row<'_>) -> rusqlite::Result<Asset> {
@@ -198,6 +222,32 @@ mod tests {
             hidden,
             ..AssetMeta::default()
         }
+    }
+
+    #[test]
+    fn the_newest_come_in_pages() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for n in 0..7u8 {
+            let id = store.put(&[n], &meta(n == 3)).unwrap();
+            let made = i64::from(n / 2);
+            store
+                .connection()
+                .execute("UPDATE assets SET created_at = ?1 WHERE id = ?2", (made, id.as_str()))
+                .unwrap();
+        }
+        let mut wanted: Vec<_> =
+            store.list(false).unwrap().into_iter().map(|one| (-one.created_at, one.id)).collect();
+        wanted.sort();
+        let mut found: Vec<Asset> = Vec::new();
+        for length in [2, 2, 2, 0] {
+            let last = found.last().cloned();
+            let page = store.newest(last.as_ref().map(|one| (one.created_at, one.id.as_str())), 2).unwrap();
+            assert_eq!(page.len(), length);
+            found.extend(page);
+        }
+        let found: Vec<_> = found.into_iter().map(|one| (-one.created_at, one.id)).collect();
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{Error, Result};
 
 /// One step per version, in order; a step that has been released is never changed.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE assets (
         id         TEXT PRIMARY KEY,
@@ -77,6 +77,10 @@ const MIGRATIONS: [&str; 3] = [
     ) STRICT;
     CREATE INDEX job_needs_asset ON job_needs(asset);
     CREATE INDEX job_assets_asset ON job_assets(asset);
+",
+    "
+    CREATE INDEX assets_newest ON assets(created_at DESC, id) WHERE hidden = 0;
+    CREATE INDEX jobs_newest ON jobs(created_at DESC, id);
 ",
 ];
 

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
-pub use assets::{Asset, AssetMeta};
+pub use assets::{Asset, AssetMeta, Moment};
 pub use clock::iso;
 pub use error::{Error, Result};
 pub use id::{AssetId, JobId};

@@ -18,7 +18,7 @@ SCHEDULER = {
 }
 
 KNOWN_WEIGHT = 0.1  # of the loss outside the hole
-CLEAR = 5.0  # time steps with a higher signal-to-noise ratio are drawn less often: detail that the eye does not miss
+CLEAR = 12.0  # time steps with a higher signal-to-noise ratio are drawn less often: detail that the eye does not miss
 SIDES = torch.arange(256, 1025, 64)  # of the sizes that the UNet is told: any, so that it learns to pass over them
 
 

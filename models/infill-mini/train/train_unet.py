@@ -42,6 +42,10 @@ class Latents:
             for whole, part in ((self.nine, torch.from_numpy(cached["latents"])), (self.context, context), (self.pooled, pooled)):
                 whole.extend(part)
 
+    def pixels(self) -> int:
+        """How many latents a sample has, height times width."""
+        return self.nine[0][0].numel()
+
     def batch(self, count: int) -> dict[str, torch.Tensor]:
         """Nine channels of latents, context, pooled words (both zero where words are dropped), sizes."""
         if len(self.order) < count:
@@ -92,13 +96,13 @@ def save(folder: str, average: Average, unet: UNet2DConditionModel) -> None:
 def options() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="work/unet/256-*.npz", help="the shards")
+    parser.add_argument("--data", nargs="+", default=["work/unet/256-*.npz"], help="the shards; several sizes take turns")
     parser.add_argument("--unet", help="a folder with the UNet to start from (this model's own will do)")
     parser.add_argument("--words", default="work/words-to-picture", help="a folder with the text encoders")
     parser.add_argument("--tokenizer", default="..")
     parser.add_argument("--out", default="work/words-to-picture")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="of the smallest size; of the others as many pixels")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--floor", type=float, default=0.3, help="the last learning rate as a part of --rate")
     parser.add_argument("--warmup", type=int, default=100)
@@ -117,12 +121,16 @@ def train(a: argparse.Namespace) -> None:
     unet = UNet2DConditionModel.from_pretrained(f"{a.unet}/unet", dtype=torch.float32) if a.unet else networks.unet()
     unet.to(device, memory_format=torch.channels_last).train()
     optimizers, average, log = Optimizers(unet, a.rate), Average({"unet": unet}, a.decay), Log(a.log, 50)
-    data = Latents(a.data, Words(a.words, a.tokenizer, device), a.seed + together.rank())
+    words = Words(a.words, a.tokenizer, device)
+    sizes_of_data = [Latents(pattern, words, a.seed + together.rank()) for pattern in a.data]
+    smallest = min(data.pixels() for data in sizes_of_data)
     if a.unet and os.path.exists(f"{a.unet}/weights.pt"):
         unet.load_state_dict(torch.load(f"{a.unet}/weights.pt", map_location=device))
     together.start_equal(optimizers.all)
-    diffusion, count = Diffusion(device), a.batch // together.size()
+    diffusion = Diffusion(device)
     for step in range(a.steps):
+        data = sizes_of_data[step % len(sizes_of_data)]
+        count = max(1, a.batch * smallest // data.pixels() // together.size())
         batch = {name: value.to(device) for name, value in data.batch(count).items()}
         timesteps = diffusion.timesteps(count)
         given = {"text_embeds": batch["pooled"], "time_ids": batch["time_ids"]}
@@ -134,7 +142,7 @@ def train(a: argparse.Namespace) -> None:
         if together.rank():
             continue
         each = each.detach()
-        log.add(step, a.batch, loss=each.mean().item(), noisy=each[timesteps >= 700].mean().item())
+        log.add(step, count * together.size(), loss=each.mean().item(), noisy=each[timesteps >= 700].mean().nan_to_num().item())
         if (step + 1) % a.save_every == 0 or step + 1 == a.steps:
             save(a.out, average, unet)
             log.plot()

@@ -39,13 +39,19 @@ class Pieces:
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
+def reconstruction(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far `y` is from `x`: in its colours, and in the differences of neighbours."""
+    flat = (y - x).abs().mean() + (y - x).square().mean()
+    edges = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
+    return flat, edges
+
+
 def losses(vae: AutoencoderKL, x: torch.Tensor, noise: torch.Tensor):
     """The reconstruction, edge and KL terms of a batch."""
     posterior = vae.encode(x).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     y = vae.decode(mean + (0.5 * logvar).exp() * noise).sample.float()
-    flat = (y - x).abs().mean() + (y - x).square().mean()
-    edges = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
+    flat, edges = reconstruction(y, x)
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return flat, edges, kl
 
@@ -73,7 +79,6 @@ def main() -> None:
     parser.add_argument("--pool", default="work/vae")
     parser.add_argument("--out", default="work/autoencoder")
     parser.add_argument("--init", help="a folder to start from")
-    parser.add_argument("--decoder-only", action="store_true", help="leave the latents as they are")
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
@@ -87,10 +92,7 @@ def main() -> None:
     device = machine(a)
     vae = AutoencoderKL.from_pretrained(a.init, dtype=torch.float32) if a.init else networks.initialise(networks.autoencoder())
     vae.to(device, memory_format=torch.channels_last)
-    if a.decoder_only:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-    weights = [p for p in vae.parameters() if p.requires_grad]
+    weights = list(vae.parameters())
     optimizer = torch.optim.AdamW(weights, lr=a.rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     average, pieces, log = Average({"vae": vae}, 0.995), Pieces(a.pool, a.seed), Log("vae")
     step_losses = torch.compile(losses) if a.compile else losses

@@ -1,9 +1,7 @@
 //! The list of resources: the models on this machine, then the pictures that are not hidden, then the jobs, each newest
 //! first. It comes in pages, and a page's place does not move when something new is made.
 
-use std::cmp::Reverse;
-
-use infill_store::{Asset, Job, iso};
+use infill_store::{Asset, Job, Moment, iso};
 use rmcp::model::{Annotations, ErrorData, Resource};
 use serde_json::Value;
 
@@ -15,33 +13,36 @@ use crate::studio::Studio;
 const PAGE: usize = 100;
 
 /// The place of a resource in the whole list.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
+    /// 0 for models, 1 for pictures, 2 for jobs.
     section: u8,
     /// Milliseconds since 1970; the newest come first.
-    made: Reverse<i64>,
+    made: i64,
     id: String,
 }
 
 impl Place {
     fn new(scheme: Scheme, made: i64, id: &str) -> Self {
-        let section = match scheme {
-            Scheme::Model => 0,
-            Scheme::Asset => 1,
-            Scheme::Job => 2,
-        };
-        Self { section, made: Reverse(made), id: id.to_owned() }
+        Self { section: section(scheme), made, id: id.to_owned() }
     }
 
     fn cursor(&self) -> String {
-        format!("{}/{}/{}", self.section, self.made.0, self.id)
+        format!("{}/{}/{}", self.section, self.made, self.id)
     }
 
     fn read(cursor: &str) -> Option<Self> {
         let mut parts = cursor.splitn(3, '/');
         let section = parts.next()?.parse().ok().filter(|section| *section <= 2)?;
-        let made = Reverse(parts.next()?.parse().ok()?);
-        Some(Self { section, made, id: parts.next()?.to_owned() })
+        Some(Self { section, made: parts.next()?.parse().ok()?, id: parts.next()?.to_owned() })
+    }
+}
+
+fn section(scheme: Scheme) -> u8 {
+    match scheme {
+        Scheme::Model => 0,
+        Scheme::Asset => 1,
+        Scheme::Job => 2,
     }
 }
 
@@ -60,38 +61,50 @@ pub(crate) fn list(
             ErrorData::invalid_params(message, None)
         })
     });
-    let mut page = Page { after: after.transpose()?, found: Vec::new() };
-    page.fill(studio.holdings.model_ids(), |id| Place::new(Scheme::Model, 0, id), |id| model(studio, id));
-    if page.has_room() {
-        let assets = studio.store.list(false).map_err(|error| failed(&error))?;
-        page.fill(assets, |one| Place::new(Scheme::Asset, one.created_at, one.id.as_str()), asset);
+    let after = after.transpose()?;
+    let mut page = Page::default();
+    if let Some((after, room)) = page.opens(Scheme::Model, after.as_ref()) {
+        let ids = studio.holdings.model_ids().into_iter();
+        let ids = ids.filter(|id| after.is_none_or(|(_, last)| id.as_str() > last)).take(room);
+        page.take(ids, |id| Place::new(Scheme::Model, 0, id), |id| model(studio, id));
     }
-    if page.has_room() {
-        let jobs = studio.store.jobs().map_err(|error| failed(&error))?;
-        page.fill(jobs, |one| Place::new(Scheme::Job, one.created_at, one.id.as_str()), job);
+    if let Some((after, room)) = page.opens(Scheme::Asset, after.as_ref()) {
+        let assets = studio.store.newest(after, room).map_err(|error| failed(&error))?;
+        page.take(assets, |one| Place::new(Scheme::Asset, one.created_at, one.id.as_str()), asset);
+    }
+    if let Some((after, room)) = page.opens(Scheme::Job, after.as_ref()) {
+        let jobs = studio.store.newest_jobs(after, room).map_err(|error| failed(&error))?;
+        page.take(jobs, |one| Place::new(Scheme::Job, one.created_at, one.id.as_str()), job);
     }
     Ok(page.finish())
 }
 
 /// A page that is being filled, with one resource more where there is a next page.
+#[derive(Default)]
 struct Page {
-    after: Option<Place>,
     found: Vec<(Place, Resource)>,
 }
 
 impl Page {
-    fn has_room(&self) -> bool {
-        self.found.len() <= PAGE
+    /// What the page takes of a section: behind which moment it begins, if it does not take it from the start, and how
+    /// many fit. `None`: nothing.
+    fn opens<'a>(&self, scheme: Scheme, after: Option<&'a Place>) -> Option<(Option<Moment<'a>>, usize)> {
+        let room = (PAGE + 1).checked_sub(self.found.len()).filter(|room| *room > 0)?;
+        match after {
+            Some(place) if place.section > section(scheme) => None,
+            Some(place) if place.section == section(scheme) => Some((Some((place.made, &place.id)), room)),
+            _ => Some((None, room)),
+        }
     }
 
-    /// Takes the first that fit of one section.
-    fn fill<T>(&mut self, all: Vec<T>, place: impl Fn(&T) -> Place, resource: impl Fn(&T) -> Resource) {
-        let mut placed: Vec<(Place, T)> = all.into_iter().map(|one| (place(&one), one)).collect();
-        placed.retain(|(place, _)| self.after.as_ref().is_none_or(|after| place > after));
-        placed.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let room = PAGE + 1 - self.found.len();
-        let fit = placed.into_iter().take(room);
-        self.found.extend(fit.map(|(place, one)| (place, resource(&one))));
+    /// Takes these, in their order.
+    fn take<T>(
+        &mut self,
+        some: impl IntoIterator<Item = T>,
+        place: impl Fn(&T) -> Place,
+        resource: impl Fn(&T) -> Resource,
+    ) {
+        self.found.extend(some.into_iter().map(|one| (place(&one), resource(&one))));
     }
 
     fn finish(mut self) -> (Vec<Resource>, Option<String>) {
@@ -159,38 +172,40 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn pages(count: i64) -> Vec<Vec<String>> {
-        let all: Vec<i64> = (0..count).collect();
-        let mut pages = Vec::new();
-        let mut after = None;
-        loop {
-            let mut page = Page { after, found: Vec::new() };
-            // Two of each time, so that the time alone does not place them.
-            page.fill(
-                all.clone(),
-                |n| Place::new(Scheme::Asset, n / 2, &n.to_string()),
-                |n| Resource::new(n.to_string(), ""),
-            );
-            let (found, next) = page.finish();
-            pages.push(found.into_iter().map(|resource| resource.uri).collect());
-            let Some(next) = next else { return pages };
-            after = Some(Place::read(&next).unwrap());
+    /// The ids of the page behind a place, of two models and `count` pictures, two of each moment, and the next place.
+    fn page(count: usize, after: Option<&Place>) -> (Vec<String>, Option<Place>) {
+        let mut page = Page::default();
+        for (scheme, length) in [(Scheme::Model, 2), (Scheme::Asset, count)] {
+            let Some((after, room)) = page.opens(scheme, after) else { continue };
+            let all = (0..length).map(|n| Place::new(scheme, (count - n) as i64 / 2, &format!("{n:04}")));
+            let behind = |place: &Place| {
+                after.is_none_or(|(made, id)| place.made < made || (place.made == made && *place.id > *id))
+            };
+            let some: Vec<Place> = all.filter(behind).take(room).collect();
+            page.take(some, Clone::clone, |place| Resource::new(place.cursor(), ""));
         }
+        let (found, next) = page.finish();
+        let next = next.map(|next| Place::read(&next).unwrap());
+        (found.into_iter().map(|resource| resource.uri).collect(), next)
     }
 
     #[test]
     fn every_resource_is_on_one_page() {
-        for (count, lengths) in
-            [(0, vec![0]), (1, vec![1]), (100, vec![100]), (101, vec![100, 1]), (250, vec![100, 100, 50])]
+        for (count, lengths) in [(0, vec![2]), (98, vec![100]), (99, vec![100, 1]), (250, vec![100, 100, 52])]
         {
-            let pages = pages(count);
-            assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
-            let mut all = pages.concat();
-            all.sort();
-            all.dedup();
-            assert_eq!(all.len(), usize::try_from(count).unwrap());
+            let (mut found, mut next) = page(count, None);
+            let mut pages = vec![found.len()];
+            while let Some(place) = next {
+                let (more, after) = page(count, Some(&place));
+                pages.push(more.len());
+                found.extend(more);
+                next = after;
+            }
+            assert_eq!(pages, lengths);
+            found.sort();
+            found.dedup();
+            assert_eq!(found.len(), count + 2);
         }
-        assert_eq!(pages(4)[0], ["2", "3", "0", "1"]);
     }
 
     #[test]

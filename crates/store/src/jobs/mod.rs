@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::assets::read_id;
+use crate::assets::{Moment, bounds, read_id};
 use crate::{AssetId, Error, JobId, Result, Store};
 
 pub use statistics::{Statistics, Timing};
@@ -184,6 +184,26 @@ impl Store {
         let connection = self.connection();
         let mut query = connection.prepare("SELECT * FROM jobs ORDER BY created_at, rowid")?;
         let mut jobs: Vec<Job> = query.query_map([], read_job)?.collect::<rusqlite::Result<_>>()?;
+        for job in &mut jobs {
+            fill(&connection, job)?;
+        }
+        Ok(jobs)
+    }
+
+    /// The jobs, newest first and of one moment by id: at most `limit` of those behind `after`.
+    ///
+    /// # Errors
+    /// A database that refuses.
+    pub fn newest_jobs(&self, after: Option<Moment<'_>>, limit: usize) -> Result<Vec<Job>> {
+        let (at, id) = bounds(after);
+        let connection = self.connection();
+        let mut query = connection.prepare_cached(
+            "SELECT * FROM jobs WHERE created_at < ?1 OR (created_at = ?1 AND id > ?2)
+             ORDER BY created_at DESC, id LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut jobs: Vec<Job> =
+            query.query_map((at, id, limit), read_job)?.collect::<rusqlite::Result<_>>()?;
         for job in &mut jobs {
             fill(&connection, job)?;
         }

@@ -1,0 +1,103 @@
+"""Trains the decoder alone, on latents that are a little wrong, as the UNet paints them: it learns to draw flat colours and
+sharp edges from them. The latents stay what they are, so the UNet need not know of it."""
+
+import argparse
+import glob
+import os
+import re
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+import together
+from common import Average, Log, add_machine, cosine, half, machine
+from crops import SHARD, crop
+from train_vae import reconstruction
+
+SIDE = 128  # of the pieces, in pixels
+EXACT = 0.25  # share of the pieces whose latents are right
+
+
+class Pairs:
+    """Latents of the cached crops, and the same crops drawn again."""
+
+    def __init__(self, pattern: str, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.shards = []
+        for path in sorted(glob.glob(pattern)):
+            size, shard = map(int, re.search(r"(\d+)-(\d+)\.npz$", path).groups())
+            self.shards.append((1000 * size + shard * SHARD, size, np.load(path)["latents"][:, :4]))
+
+    def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled latents (count, 4, 16, 16) and pieces (count, 3, 128, 128) in -1 to 1."""
+        latents, pieces = [], []
+        for _ in range(count):
+            first, size, cached = self.shards[self.rng.integers(len(self.shards))]
+            index = int(self.rng.integers(len(cached)))
+            row, column = (8 * int(n) for n in self.rng.integers((size - SIDE) // 8 + 1, size=2))
+            pixels = crop(first + index, size)[0][row : row + SIDE, column : column + SIDE, :3]
+            pieces.append(pixels.astype(np.float32) / 127.5 - 1)
+            latents.append(cached[index, :, row // 8 : (row + SIDE) // 8, column // 8 : (column + SIDE) // 8].astype(np.float32))
+        return torch.from_numpy(np.stack(latents)), torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2)
+
+    def spread(self, count: int, largest: float) -> torch.Tensor:
+        """How wrong each piece's latents are: (count, 1, 1, 1)."""
+        spread = self.rng.uniform(0, largest, count) * (self.rng.random(count) >= EXACT)
+        return torch.from_numpy(spread.astype(np.float32))[:, None, None, None]
+
+
+def options() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="work/unet/*.npz", help="the shards")
+    parser.add_argument("--init", default="..", help="the folder with vae/ to start from")
+    parser.add_argument("--out", default="work/autoencoder")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--noise", type=float, default=0.25, help="the largest standard deviation of what is wrong")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="that share the batch; --threads each")
+    add_machine(parser)
+    return parser.parse_args()
+
+
+def train(a: argparse.Namespace) -> None:
+    """One process of the training."""
+    device = machine(a, a.seed + together.rank())
+    vae = AutoencoderKL.from_pretrained(f"{a.init}/vae", dtype=torch.float32).to(device, memory_format=torch.channels_last)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    weights = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=a.rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    average, log = Average({"vae": vae}, 0.995), Log("decoder", 25)
+    pairs, count = Pairs(a.data, a.seed + together.rank()), a.batch // together.size()
+    for step in range(a.steps):
+        latents, pieces = pairs.batch(count)
+        latents = latents + pairs.spread(count, a.noise) * torch.randn(latents.shape)
+        latents, pieces = (x.to(device, memory_format=torch.channels_last) for x in (latents, pieces))
+        with half(device):
+            painted = vae.decode(latents / vae.config.scaling_factor).sample
+        flat, edges = reconstruction(painted.float(), pieces)
+        (flat + 0.5 * edges).backward()
+        together.mean_gradients(weights)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate, 40)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update()
+        if together.rank():
+            continue
+        log.add(step, a.batch, flat=flat.item(), edges=edges.item())
+        if (step + 1) % 200 == 0 or step + 1 == a.steps:
+            os.makedirs(a.out, exist_ok=True)
+            average.swap()
+            vae.save_pretrained(a.out)
+            average.swap()
+            log.plot("flat")
+
+
+if __name__ == "__main__":
+    arguments = options()
+    together.run(train, arguments, arguments.processes)
