@@ -177,7 +177,8 @@ mod tests {
         let mut page = Page::default();
         for (scheme, length) in [(Scheme::Model, 2), (Scheme::Asset, count)] {
             let Some((after, room)) = page.opens(scheme, after) else { continue };
-            let all = (0..length).map(|n| Place::new(scheme, (count - n) as i64 / 2, &format!("{n:04}")));
+            let all =
+                (0..length).map(|n| Place::new(scheme, (count as i64 - n as i64) / 2, &format!("{n:04}")));
             let behind = |place: &Place| {
                 after.is_none_or(|(made, id)| place.made < made || (place.made == made && *place.id > *id))
             };
