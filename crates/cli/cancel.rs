@@ -2,9 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use infill_engine::Interrupt;
+use infill_engine::pipeline::{Observer, Progress};
 
 use crate::failure::{Failure, Result};
 
@@ -26,6 +30,11 @@ pub(crate) fn install(on_first: impl Fn() + Send + 'static) -> Result<()> {
 /// True once the user has asked to stop.
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
+}
+
+/// Shows `progress` each stage of a run, which ends once the user has asked to stop.
+pub(crate) fn observer(progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Observer<'_> {
+    Observer::new(progress).with_interrupt(Interrupt::new(requested))
 }
 
 /// `Err(Cancelled)` once the user has asked to stop.

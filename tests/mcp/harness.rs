@@ -64,8 +64,7 @@ impl Server {
 
     /// As [`Server::start`], with more on its command line.
     pub(crate) fn start_with(store: &Path, more: &[&str]) -> Self {
-        let more: Vec<String> = more.iter().map(|&argument| argument.to_owned()).collect();
-        Self::start_over(store, &fixture("models"), &more).greeted()
+        Self::start_over(store, &fixture("models"), more).greeted()
     }
 
     fn greeted(self) -> Self {
@@ -89,7 +88,7 @@ impl Server {
         Self::start_over(store, &fixture("models"), &[])
     }
 
-    fn start_over(store: &Path, models: &Path, more: &[String]) -> Self {
+    fn start_over(store: &Path, models: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_infill"))
             .arg("serve")
             .args(["--device", "cpu"])

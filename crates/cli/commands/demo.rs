@@ -3,14 +3,13 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use infill_engine::Interrupt;
 use infill_engine::additions::{Additions, IpAdapterSource};
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::sheet::{Row, Sheet, Tile};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::{LoadOptions, Observer, Pipeline, Progress};
+use infill_engine::pipeline::{LoadOptions, Pipeline, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_models::adapter::{AdapterFile, ImageEncoderFolder};
 use infill_models::{Checkpoint, catalogue, embedded};
@@ -154,9 +153,7 @@ impl Job {
         let options = LoadOptions { dtype: dtype.on(&device), device };
         let mut pipeline = {
             let mut progress = |progress| see(&mut watch, progress);
-            let observer = Observer::new(&mut progress);
-            let mut observer = observer.with_interrupt(Interrupt::new(cancel::requested));
-            Pipeline::load(&checkpoint, &options, &mut observer)?
+            Pipeline::load(&checkpoint, &options, &mut cancel::observer(&mut progress))?
         };
         let (mut rows, mut scenes) = (Vec::new(), Vec::new());
         for (number, (scene, request)) in scenes_here.iter().zip(&requests).enumerate() {
@@ -212,7 +209,7 @@ fn paint(
     }
     let words = if scene.prompt.is_empty() { "no words" } else { scene.prompt };
     let mut progress = |progress| see(watch, progress);
-    let mut observer = Observer::new(&mut progress).with_interrupt(Interrupt::new(cancel::requested));
+    let mut observer = cancel::observer(&mut progress);
     pipeline.apply(checkpoint, additions, &mut observer)?;
     let painted = pipeline.inpaint(request, &mut observer, &mut |painted| {
         tiles.push(tile(&format!("{words}, seed {}", painted.seed), painted.picture.to_rgb8()));
@@ -224,7 +221,7 @@ fn paint(
 
 fn see(watch: &mut Watch, progress: Progress) -> ControlFlow<()> {
     watch.see(progress);
-    if cancel::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    ControlFlow::Continue(())
 }
 
 fn request(scene: &Scene, steps: usize, seed: u64) -> Result<InpaintRequest> {

@@ -3,16 +3,16 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use infill_engine::VaeTileSize;
 use infill_engine::additions::Additions;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::sheet::Tile;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::noise::{NoiseEra, random_seed};
-use infill_engine::pipeline::{LoadOptions, Observer, Painted, Pipeline, Progress};
+use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
 use infill_engine::scheduler::{Scheduler, SchedulerConfig, StepOptions};
-use infill_engine::{Interrupt, VaeTileSize};
 use infill_models::{Checkpoint, Family, catalogue};
 use serde_json::{Value, json};
 
@@ -179,9 +179,9 @@ impl Job {
         let bar = watch.bar();
         let mut progress = |progress: Progress| {
             watch.see(progress);
-            if cancel::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            ControlFlow::Continue(())
         };
-        let mut observer = Observer::new(&mut progress).with_interrupt(Interrupt::new(cancel::requested));
+        let mut observer = cancel::observer(&mut progress);
         let device = self.device.open()?;
         let options = LoadOptions { dtype: self.dtype.on(&device), device };
         let mut pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;

@@ -139,7 +139,8 @@ fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: 
     })
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+/// What a caught panic says.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()

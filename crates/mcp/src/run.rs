@@ -1,18 +1,17 @@
 //! The thread that works: it takes one job after another from the desk, runs it from its row, and stores each picture
 //! as it comes. No client is needed for that.
 
-use std::any::Any;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
 use infill_engine::image::Picture;
 use infill_engine::pipeline::{Painted, Preview, Progress};
-use infill_engine::worker;
+use infill_engine::worker::{self, panic_text};
 use infill_engine::{Error as EngineError, Interrupt};
 use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus};
 use serde_json::{Value, json};
@@ -134,15 +133,12 @@ impl Run<'_> {
     fn paint(&self, prepared: Prepared) -> End {
         let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
         let (sender, events) = sync_channel(AHEAD);
-        let stop = Stop { ticket: self.ticket.clone(), closing: self.studio.desk.closing() };
-        let stopped = stop.clone();
-        let interrupt = Interrupt::new(move || stopped.is_set());
-        let on_event = Box::new(move |event| {
-            if sender.send(event).is_ok() && !stop.is_set() {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+        let (ticket, closing) = (self.ticket.clone(), self.studio.desk.closing());
+        // A wish to stop that comes after the last picture is done stops nothing.
+        let interrupt = Interrupt::new(move || ticket.is_cancelled() || closing.load(Ordering::Acquire));
+        let on_event = Box::new(move |event| match sender.send(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         });
         let previews = inpaint.intermediate_images;
         let job = worker::Job { checkpoint, additions, request, previews, interrupt, on_event };
@@ -150,7 +146,6 @@ impl Run<'_> {
             return End::Failed(error.to_string());
         }
         let mut stage = Stage::waiting();
-        let mut there = self.first;
         for event in events {
             let kept = match event {
                 worker::Event::Progress(progress) => {
@@ -164,17 +159,10 @@ impl Run<'_> {
                 }
                 worker::Event::Warning(warning) => self.studio.store.add_job_note(&self.ticket.id, &warning),
                 worker::Event::Painted(painted) => match self.keep(&painted, inpaint.hide_results) {
-                    Ok(kept) => {
-                        there += usize::from(kept.is_ok());
-                        kept
-                    }
+                    Ok(kept) => kept,
                     Err(error) => return End::Failed(error.to_string()),
                 },
                 worker::Event::Finished(Ok(())) => return End::Done,
-                // The wish to stop came after the last picture.
-                worker::Event::Finished(Err(EngineError::Cancelled)) if there >= self.order.samples() => {
-                    return End::Done;
-                }
                 worker::Event::Finished(Err(EngineError::Cancelled)) if self.ticket.is_cancelled() => {
                     return End::Cancelled;
                 }
@@ -270,23 +258,4 @@ impl Run<'_> {
             kept => kept,
         })
     }
-}
-
-/// Whether a job must not go on.
-#[derive(Clone)]
-struct Stop {
-    ticket: Arc<Ticket>,
-    closing: Arc<AtomicBool>,
-}
-
-impl Stop {
-    fn is_set(&self) -> bool {
-        self.ticket.is_cancelled() || self.closing.load(Ordering::Acquire)
-    }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }

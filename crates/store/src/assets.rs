@@ -136,14 +136,12 @@ impl Store {
     /// # Errors
     /// A database that refuses.
     pub fn newest(&self, after: Option<Moment<'_>>, limit: usize) -> Result<Vec<Asset>> {
-        let (at, id) = bounds(after);
         let connection = self.connection();
         let mut query = connection.prepare_cached(
             "SELECT * FROM assets WHERE hidden = 0 AND (created_at < ?1 OR (created_at = ?1 AND id > ?2))
              ORDER BY created_at DESC, id LIMIT ?3",
         )?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let assets = query.query_map((at, id, limit), read_asset)?.collect::<rusqlite::Result<_>>()?;
+        let assets = query.query_map(bounds(after, limit), read_asset)?.collect::<rusqlite::Result<_>>()?;
         Ok(assets)
     }
 
@@ -173,9 +171,10 @@ impl Store {
 /// A place in a list that begins with the newest: when the row was made, and its id.
 pub type Moment<'a> = (i64, &'a str);
 
-/// What the rows behind `after` come after in such a list.
-pub(crate) fn bounds(after: Option<Moment<'_>>) -> Moment<'_> {
-    after.unwrap_or((i64::MAX, ""))
+/// What a query for `limit` rows behind `after` in such a list is given.
+pub(crate) fn bounds(after: Option<Moment<'_>>, limit: usize) -> (i64, &str, i64) {
+    let (at, id) = after.unwrap_or((i64::MAX, ""));
+    (at, id, i64::try_from(limit).unwrap_or(i64::MAX))
 }
 
 pub(crate) fn read_asset(row: &Row<'_>) -> rusqlite::Result<Asset> {

@@ -3,7 +3,6 @@ sharp edges from them. The latents stay what they are, so the UNet need not know
 
 import argparse
 import glob
-import os
 import re
 
 import numpy as np
@@ -13,7 +12,7 @@ from diffusers import AutoencoderKL
 import together
 from common import Average, Log, add_machine, cosine, half, machine
 from crops import SHARD, crop
-from train_vae import reconstruction
+from train_vae import reconstruction, save
 
 SIDE = 128  # of the pieces, in pixels
 EXACT = 0.25  # share of the pieces whose latents are right
@@ -91,10 +90,7 @@ def train(a: argparse.Namespace) -> None:
             continue
         log.add(step, a.batch, flat=flat.item(), edges=edges.item())
         if (step + 1) % 200 == 0 or step + 1 == a.steps:
-            os.makedirs(a.out, exist_ok=True)
-            average.swap()
-            vae.save_pretrained(a.out)
-            average.swap()
+            save(vae, average, a.out)
             log.plot("flat")
 
 

@@ -195,15 +195,13 @@ impl Store {
     /// # Errors
     /// A database that refuses.
     pub fn newest_jobs(&self, after: Option<Moment<'_>>, limit: usize) -> Result<Vec<Job>> {
-        let (at, id) = bounds(after);
         let connection = self.connection();
         let mut query = connection.prepare_cached(
             "SELECT * FROM jobs WHERE created_at < ?1 OR (created_at = ?1 AND id > ?2)
              ORDER BY created_at DESC, id LIMIT ?3",
         )?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut jobs: Vec<Job> =
-            query.query_map((at, id, limit), read_job)?.collect::<rusqlite::Result<_>>()?;
+            query.query_map(bounds(after, limit), read_job)?.collect::<rusqlite::Result<_>>()?;
         for job in &mut jobs {
             fill(&connection, job)?;
         }
