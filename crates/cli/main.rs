@@ -91,13 +91,16 @@ fn usage(error: &clap::Error) -> Result<()> {
 /// each request.
 fn log_to_stderr(command: &Command) -> Result<()> {
     // What a client did wrong is an answer to that client.
-    let (default, format) = match command {
-        Command::Serve(args) if args.http.is_some() => ("warn,infill_mcp=info,rmcp=off", args.log_format),
-        Command::Serve(args) => ("warn,rmcp=error", args.log_format),
-        _ => ("off", LogFormat::Text),
+    let (default, protocol, format) = match command {
+        Command::Serve(args) if args.http.is_some() => ("warn,infill_mcp=info", "rmcp=off", args.log_format),
+        Command::Serve(args) => ("warn", "rmcp=error", args.log_format),
+        _ => ("off", "rmcp=off", LogFormat::Text),
     };
     let directives = std::env::var("INFILL_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&directives).map_err(|_| {
+    // The protocol's library logs whole messages, with the pictures in them: only where it is asked for by name.
+    let all =
+        if directives.contains("rmcp") { directives.clone() } else { format!("{directives},{protocol}") };
+    let filter = EnvFilter::try_new(all).map_err(|_| {
         Failure::value(
             "INFILL_LOG",
             format!("\"{directives}\""),

@@ -196,6 +196,15 @@ fn the_store_is_pruned() {
     let store = Store::open(&place.path("kept")).unwrap();
     let needs: [AssetId; 1] = [second.parse().unwrap()];
     store.create_job(&NewJob { kind: "inference", input: "{}", needs: &needs, ..NewJob::default() }).unwrap();
-    assert_eq!(kept(&["--max-age", "0s"])["kept"], 1);
+    let aged = kept(&["--max-age", "0s"]);
+    assert_eq!((&aged["kept"], &aged["jobs"]), (&1.into(), &0.into()));
     assets(&place, &["rm", &second]).refused(2, &[&second, "is needed by job_"]);
+    // One that is over goes with its last picture.
+    let jobs = store.job_ids().unwrap();
+    store.cancel_job(&jobs[0]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    assert_eq!(kept(&["--max-age", "0s", "--dry-run"])["jobs"], 1);
+    let run = assets(&place, &["prune", "--max-age", "0s"]).succeeded();
+    assert!(run.stderr.contains("1 picture and 1 job removed, 0 kept"), "{}", run.stderr);
+    assert!(store.job_ids().unwrap().is_empty());
 }

@@ -361,6 +361,39 @@ fn the_log_can_be_json() {
     assert_eq!((&event["level"], &event["message"]), (&json!("INFO"), &json!("listening")), "{line}");
 }
 
+#[test]
+fn however_much_is_logged_a_picture_is_only_where_the_protocol_is_asked_for() {
+    use std::io::Write;
+
+    let picture = "UGljdHVyZQ".repeat(3);
+    let call = call(&json!({"image": format!("data:image/png;base64,{picture}")}));
+    let client = json!({"name": "test", "version": "1"});
+    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+    let messages = [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}),
+    ];
+    for (level, told) in [("debug", false), ("debug,rmcp=debug", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = command(dir.path())
+            .args(["serve", "--store"])
+            .arg(dir.path())
+            .env("INFILL_LOG", level)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        messages.iter().for_each(|message| writeln!(input, "{message}").unwrap());
+        drop(input);
+        let output = child.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(log.contains(&picture), told, "{level}: {log}");
+    }
+}
+
 /// The inodes of a process's sockets, and each internet socket as the kernel lists it: local and remote address.
 #[cfg(target_os = "linux")]
 fn internet_sockets(process: u32) -> Vec<(String, String)> {

@@ -35,6 +35,7 @@ struct ToldPruned<'a> {
     removed: Vec<&'a str>,
     kept: usize,
     kept_bytes: u64,
+    jobs: usize,
     dry_run: bool,
 }
 
@@ -96,12 +97,18 @@ pub(crate) fn run(command: &AssetsCommand, settings: &Settings) -> Result<()> {
                     removed: pruned.removed.iter().map(|asset| asset.id.as_str()).collect(),
                     kept: pruned.kept,
                     kept_bytes: pruned.kept_bytes,
+                    jobs: pruned.jobs,
                     dry_run: *dry_run,
                 });
             }
             pruned.removed.iter().try_for_each(|asset| stdout::line(asset.id.as_str()))?;
+            let jobs = match pruned.jobs {
+                0 => String::new(),
+                1 => " and 1 job".to_owned(),
+                jobs => format!(" and {jobs} jobs"),
+            };
             stderr::line(&format!(
-                "note: {} {}, {} kept with {}",
+                "note: {}{jobs} {}, {} kept with {}",
                 kept::counted(pruned.removed.len()),
                 if *dry_run { "would go" } else { "removed" },
                 pruned.kept,

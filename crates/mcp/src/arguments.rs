@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// Characters of a value that a sentence shows.
 const SHOWN: usize = 60;
+/// Faults of one kind that are told one by one: a call may hold millions.
+pub(crate) const MOST_FAULTS: usize = 50;
 /// Characters of a whole sentence.
 const LONGEST: usize = 3000;
 
@@ -26,10 +28,15 @@ impl<'a> Arguments<'a> {
         static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&NONE);
         let mut arguments = Self { given, properties, faults: Vec::new() };
-        for name in given.keys().filter(|name| !properties.contains_key(*name)) {
-            let names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        let names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        let mut unknown = given.keys().filter(|name| !properties.contains_key(*name));
+        for name in unknown.by_ref().take(MOST_FAULTS) {
             let fault = format!("{} is not a parameter; allowed: {}", shorten(name), names.join(", "));
             arguments.faults.push(fault);
+        }
+        match unknown.count() {
+            0 => {}
+            more => arguments.faults.push(format!("{more} more names are not parameters")),
         }
         for name in
             schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
@@ -217,6 +224,14 @@ mod tests {
                 "list is an object; allowed: an array",
             ]
         );
+    }
+
+    #[test]
+    fn endless_faults_of_one_kind_are_counted() {
+        let given: Map<String, Value> = (0..1000).map(|n| (format!("p{n}"), Value::Null)).collect();
+        let faults = Arguments::new(&given, &Map::new()).faults;
+        assert_eq!(faults.len(), MOST_FAULTS + 1);
+        assert_eq!(faults.last().unwrap(), "950 more names are not parameters");
     }
 
     #[test]

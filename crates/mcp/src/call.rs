@@ -30,6 +30,9 @@ const WAIT: &str = "infill/waitSeconds";
 /// The longest wait: a week.
 pub(crate) const MOST_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The longest wait in a session over HTTP, which ends after two hours without a message and takes its calls along.
+pub(crate) const MOST_WAIT_IN_SESSION: Duration = Duration::from_secs(115 * 60);
+
 /// How the wait for a job ended.
 enum Waited {
     /// The job is over.
@@ -51,11 +54,20 @@ pub(crate) async fn paint(
     context: &RequestContext<RoleServer>,
     input: &mut watch::Receiver<()>,
 ) -> Result<CallToolResponse, ErrorData> {
-    let until = Instant::now() + wait(&context.meta)?.unwrap_or(studio.wait);
+    let mut wait = wait(&context.meta)?.unwrap_or(studio.wait);
+    if is_in_session(context) {
+        wait = wait.min(MOST_WAIT_IN_SESSION);
+    }
+    let until = Instant::now() + wait;
     let mut teller = Teller::new(&context.peer, context.meta.get_progress_token());
 
     let beginning = studio.clone();
-    let mut begin = spawn_blocking(move || beginning.begin(kind, &given));
+    let begin = async move {
+        // Fair, so that calls begin in the order in which they came. It is never closed.
+        let _turn = beginning.checks.clone().acquire_owned().await;
+        spawn_blocking(move || beginning.begin(kind, &given)).await
+    };
+    tokio::pin!(begin);
     let begun = tokio::select! {
         biased;
         () = gone(context, input) => None,
@@ -169,6 +181,12 @@ async fn told(studio: &Arc<Studio>, id: &JobId, heard: &mut Receiver<Told>, tell
 /// Waits until the job is over, and tells nobody.
 async fn over(heard: &mut Receiver<Told>) {
     while let Ok(Told::Stage(_)) | Err(RecvError::Lagged(_)) = heard.recv().await {}
+}
+
+/// Whether the call came over HTTP in a session.
+fn is_in_session(context: &RequestContext<RoleServer>) -> bool {
+    let head = context.extensions.get::<hyper::http::request::Parts>();
+    head.is_some_and(|head| head.headers.contains_key("mcp-session-id"))
 }
 
 /// What a request says of its own wait.

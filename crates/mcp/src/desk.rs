@@ -76,6 +76,17 @@ struct State {
     at_work: Option<JobId>,
 }
 
+/// What there is to do next.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// This job, which is at work until it [leaves](Desk::leave).
+    Job(Arc<Ticket>),
+    /// Nothing came.
+    Nothing,
+    /// The desk is closed.
+    Closed,
+}
+
 /// What a job is doing in this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Whereabouts {
@@ -119,18 +130,23 @@ impl Desk {
         ticket
     }
 
-    /// Waits for the next job, which is then at work until it [leaves](Desk::leave). `None` once the desk is closed.
-    pub(crate) fn next(&self) -> Option<Arc<Ticket>> {
+    /// Waits for the next job, so long at most.
+    pub(crate) fn next(&self, patience: Duration) -> Turn {
+        let until = Instant::now() + patience;
         let mut state = self.state();
         loop {
             if self.closing.load(Ordering::Acquire) {
-                return None;
+                return Turn::Closed;
             }
             if let Some(ticket) = state.waiting.pop_front() {
                 state.at_work = Some(ticket.id.clone());
-                return Some(ticket);
+                return Turn::Job(ticket);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return Turn::Nothing;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -149,7 +165,7 @@ impl Desk {
     }
 
     /// Cancels a job of this process. One that waits is taken out of the queue, and has to [leave](Desk::leave) once
-    /// that is written down; one at work stops in the middle of a step.
+    /// that is written down, or to [return](Desk::put_back) where it can't be; one at work stops in the middle of a step.
     pub(crate) fn cancel(&self, id: &JobId) -> Whereabouts {
         let mut state = self.state();
         let Some(ticket) = state.live.get(id).cloned() else { return Whereabouts::Elsewhere };
@@ -159,6 +175,15 @@ impl Desk {
         };
         state.waiting.remove(before);
         Whereabouts::Waiting(before)
+    }
+
+    /// Queues a cancelled job again, before all others: its end is written down in its turn.
+    pub(crate) fn put_back(&self, id: &JobId) {
+        let mut state = self.state();
+        if let Some(ticket) = state.live.get(id).cloned() {
+            state.waiting.push_front(ticket);
+            self.changed.notify_all();
+        }
     }
 
     /// As [`Desk::cancel`], without waiting for anything: whose turn comes sees it.
@@ -222,6 +247,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn next(desk: &Desk) -> Arc<Ticket> {
+        let turn = desk.next(Duration::from_secs(60));
+        let Turn::Job(ticket) = turn else { unreachable!("{turn:?}") };
+        ticket
+    }
+
     #[test]
     fn jobs_leave_in_the_order_in_which_they_came() {
         let desk = Desk::default();
@@ -234,7 +265,7 @@ mod tests {
         assert_eq!(desk.cancel(&ids[1]), Whereabouts::Waiting(1));
         desk.leave(&ids[1]);
         assert_eq!(desk.cancel(&ids[1]), Whereabouts::Elsewhere);
-        let first = desk.next().unwrap();
+        let first = next(&desk);
         assert_eq!((&first.id, desk.find(&ids[0])), (&ids[0], Whereabouts::AtWork));
         assert_eq!(desk.find(&ids[2]), Whereabouts::Waiting(1));
         assert_eq!(desk.cancel(&ids[0]), Whereabouts::AtWork);
@@ -243,7 +274,19 @@ mod tests {
         desk.leave(&first.id);
         assert!(matches!(heard.try_recv(), Ok(Told::Over)));
         assert_eq!(desk.find(&ids[0]), Whereabouts::Elsewhere);
-        assert_eq!(desk.next().unwrap().id, ids[2]);
+        assert_eq!(next(&desk).id, ids[2]);
+    }
+
+    #[test]
+    fn whose_cancellation_is_not_written_comes_first() {
+        let desk = Desk::default();
+        assert!(matches!(desk.next(Duration::ZERO), Turn::Nothing));
+        let ids = [JobId::random(), JobId::random()];
+        ids.iter().for_each(|id| desk.adopt(id.clone()));
+        assert_eq!(desk.cancel(&ids[1]), Whereabouts::Waiting(1));
+        desk.put_back(&ids[1]);
+        let first = next(&desk);
+        assert_eq!((&first.id, first.is_cancelled()), (&ids[1], true));
     }
 
     #[test]
@@ -256,7 +299,7 @@ mod tests {
             desk.reserve().unwrap().take(JobId::random());
         }
         assert!(desk.reserve().is_err());
-        desk.next().unwrap();
+        next(&desk);
         assert!(desk.reserve().is_ok());
     }
 
@@ -266,7 +309,7 @@ mod tests {
         for _ in 0..2 {
             desk.reserve().unwrap().take(JobId::random());
         }
-        let at_work = desk.next().unwrap();
+        let at_work = next(&desk);
         let began = Instant::now();
         desk.close(began + Duration::from_millis(30));
         assert!(began.elapsed() >= Duration::from_millis(30));
@@ -275,6 +318,6 @@ mod tests {
             desk.leave(&at_work.id);
         });
         assert!(began.elapsed() < Duration::from_secs(60));
-        assert!(desk.next().is_none());
+        assert!(matches!(desk.next(Duration::from_secs(60)), Turn::Closed));
     }
 }

@@ -1,6 +1,6 @@
 //! What lies on this machine for a call to name: models, concepts, adapters, embeddings.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use infill_models::adapters::{self, AdapterPurpose, FoundAdapter};
 use infill_models::embedding::EmbeddingFile;
@@ -44,11 +44,17 @@ impl Holdings {
         if Path::new(id).is_absolute() {
             return Checkpoint::open(&self.folders.resolve(Path::new(id))?).map_err(refused);
         }
-        let mut dir = catalogue::locate(id, self.models_dir()).map_err(refused)?;
-        if catalogue::manifest(id).map_err(refused)?.is_none() {
-            dir = self.folders.resolve(&dir)?;
+        if catalogue::manifest(id).map_err(refused)?.is_some() {
+            return Checkpoint::open(&catalogue::locate(id, self.models_dir()).map_err(refused)?)
+                .map_err(refused);
         }
-        Checkpoint::open(&dir).map_err(refused)
+        // Never from the folder that the server was started in: a name means the same whichever that is.
+        let mut parts = Path::new(id).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        let named = self.models_dir().filter(|_| plain).map(|dir| dir.join(id));
+        let here = named.filter(|dir| dir.join("model_index.json").is_file());
+        let dir = here.ok_or_else(|| (show_text(id), self.models_here()))?;
+        Checkpoint::open(&self.folders.resolve(&dir)?).map_err(refused)
     }
 
     /// A LoRA by its name in the model's own folder or in the models folder, or by a path under an allowed folder.

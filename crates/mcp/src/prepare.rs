@@ -19,6 +19,11 @@ use crate::studio::Studio;
 use crate::tools::Kind;
 use crate::tools::inpaint::Inpaint;
 
+/// What a picture of the store may be: larger in bytes than one that comes in, since results are.
+pub(crate) const STORED: Limits = Limits { bytes: usize::MAX, side: 16_384, pixels: 64 << 20 };
+/// Pixels of all references of a call together: they are held decoded.
+const REFERENCE_PIXELS: u64 = 256 << 20;
+
 /// A call that can be run.
 pub(crate) struct Prepared {
     pub(crate) inpaint: Inpaint,
@@ -94,13 +99,12 @@ impl Studio {
         if let Some(checkpoint) = &checkpoint {
             faults.extend(side_faults(&inpaint, checkpoint.family()));
         }
-        let limits = Limits::default();
-        let image = inpaint.image.take().and_then(|source| {
-            self.picture("image", &source, &mut faults, |bytes| Picture::decode(bytes, &limits))
-        });
-        let mask = inpaint.mask.take().and_then(|source| {
-            self.picture("mask", &source, &mut faults, |bytes| Mask::decode(bytes, &limits))
-        });
+        let image = inpaint
+            .image
+            .take()
+            .and_then(|source| self.picture("image", &source, &mut faults, Picture::decode));
+        let mask =
+            inpaint.mask.take().and_then(|source| self.picture("mask", &source, &mut faults, Mask::decode));
         let (references, image_prompt) = self.references(&mut inpaint, &mut faults).unzip();
         let additions = self.additions(&mut inpaint, checkpoint.as_ref(), &mut faults);
         let (Some(checkpoint), Some((image, picture)), Some((mask, mask_picture)), true) =
@@ -119,9 +123,14 @@ impl Studio {
                     .into(),
             );
         }
-        let request = params(&inpaint, picture, mask_picture, image_prompt)
-            .and_then(|params| InpaintRequest::new(InpaintParams { vae_tile_size, ..params }))
-            .map_err(|error| vec![error.to_string()])?;
+        let params =
+            params(&inpaint, picture, mask_picture, image_prompt).map_err(|error| vec![sentence(&error)])?;
+        let params = InpaintParams { vae_tile_size, ..params };
+        let faults: Vec<String> = InpaintRequest::faults(&params).iter().map(sentence).collect();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let request = InpaintRequest::new(params).map_err(|error| vec![sentence(&error)])?;
         let references = references.unwrap_or_default();
         Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })
     }
@@ -133,11 +142,17 @@ impl Studio {
         faults: &mut Vec<String>,
     ) -> Option<(Vec<Encoded>, ImagePrompt)> {
         let given = inpaint.references.as_mut()?;
-        let limits = Limits::default();
-        let (mut encoded, mut references) = (Vec::new(), Vec::new());
+        let (mut encoded, mut references, mut pixels) = (Vec::new(), Vec::new(), 0_u64);
         for ((name, source), &scale) in std::mem::take(&mut given.pictures).iter().zip(&given.scales) {
-            let decoded = self.picture(name, source, faults, |bytes| Picture::decode(bytes, &limits));
+            let decoded = self.picture(name, source, faults, Picture::decode);
             let Some((bytes, picture)) = decoded else { continue };
+            let size = picture.size();
+            pixels += u64::from(size.width) * u64::from(size.height);
+            if pixels > REFERENCE_PIXELS {
+                let allowed = format!("up to {REFERENCE_PIXELS} pixels in all references together");
+                faults.push(fault(name, &format!("{}x{} pixels", size.width, size.height), &allowed));
+                break;
+            }
             encoded.push(bytes);
             references.push(Reference { picture, scale, mask: None });
         }
@@ -194,7 +209,7 @@ impl Studio {
         name: &str,
         source: &Source,
         faults: &mut Vec<String>,
-        decode: impl Fn(&[u8]) -> infill_engine::Result<T>,
+        decode: impl Fn(&[u8], &Limits) -> infill_engine::Result<T>,
     ) -> Option<(Encoded, T)> {
         let bytes = match source.fetch(&self.store, &self.folders) {
             Ok(bytes) => bytes,
@@ -203,14 +218,12 @@ impl Studio {
                 return None;
             }
         };
-        match decode(&bytes) {
-            Ok(decoded) => {
-                let asset = match source {
-                    Source::Asset(id) => Some(id.clone()),
-                    Source::Data(_) | Source::File(_) => None,
-                };
-                Some((Encoded { bytes, asset }, decoded))
-            }
+        let (asset, limits) = match source {
+            Source::Asset(id) => (Some(id.clone()), STORED),
+            Source::Data(_) | Source::File(_) => (None, Limits::default()),
+        };
+        match decode(&bytes, &limits) {
+            Ok(decoded) => Some((Encoded { bytes, asset }, decoded)),
             Err(error) => {
                 faults.push(match error {
                     infill_engine::Error::Refused { value, allowed, .. } => fault(name, &value, &allowed),
@@ -223,6 +236,19 @@ impl Studio {
             }
         }
     }
+}
+
+/// What the engine refuses, in the names of the tools' schemas.
+fn sentence(error: &infill_engine::Error) -> String {
+    let infill_engine::Error::Refused { field, value, allowed } = error else { return error.to_string() };
+    let name = match *field {
+        "negative_prompt" => "negativePrompt",
+        "steps" => "numInferenceSteps",
+        "samples" => "numSamples",
+        "image_prompts" => "ipAdapterImages",
+        other => other,
+    };
+    fault(name, value, allowed)
 }
 
 pub(crate) fn fault(name: &str, value: &str, allowed: &str) -> String {

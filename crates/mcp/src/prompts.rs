@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::{Arguments, show_text};
 use crate::pictures::Source;
+use crate::reply;
 use crate::studio::Studio;
 use crate::tools::Kind;
 
@@ -186,8 +187,8 @@ pub(crate) fn get(
     given: Option<&JsonObject>,
 ) -> Result<GetPromptResult, ErrorData> {
     let recipe = Recipe::named(name)?;
-    let filled =
-        fill(studio, recipe, given).map_err(|faults| ErrorData::invalid_params(faults.join("\n"), None))?;
+    let filled = fill(studio, recipe, given)
+        .map_err(|faults| ErrorData::invalid_params(reply::faults(&faults), None))?;
     let message = PromptMessage::new_text(Role::User, filled);
     Ok(GetPromptResult::new(vec![message]).with_description(recipe.description()))
 }

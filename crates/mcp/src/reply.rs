@@ -9,7 +9,7 @@ use infill_store::AssetId;
 use rmcp::model::{Annotations, CallToolResult, ContentBlock, Resource, Role};
 use serde_json::{Value, json};
 
-use crate::arguments::bounded;
+use crate::arguments::{MOST_FAULTS, bounded};
 use crate::pictures::file_url;
 
 /// Base64 of all previews together: hosts count it, and some allow 1 MiB for a whole reply.
@@ -20,9 +20,6 @@ const REPLY_BYTES: usize = 1_000_000;
 const LINK_BYTES: usize = 600;
 /// Pictures beyond these have no preview: it would show nothing.
 const MOST_PREVIEWS: usize = 24;
-
-/// Faults that a reply tells.
-const MOST_SENTENCES: usize = 50;
 
 /// One finished and stored picture.
 #[derive(Debug)]
@@ -108,13 +105,18 @@ pub(crate) fn lines(made: &[Made], samples: usize) -> Vec<String> {
     made.iter().map(|one| line(samples, one)).collect()
 }
 
-/// A failure that a model can read, one sentence per line: no more of them than anybody reads, and none endless.
+/// A failure that a model can read.
 pub(crate) fn failure(sentences: &[String]) -> CallToolResult {
-    let mut lines: Vec<String> = sentences.iter().take(MOST_SENTENCES).map(|one| bounded(one)).collect();
-    if sentences.len() > MOST_SENTENCES {
-        lines.push(format!("and {} more of the kind", sentences.len() - MOST_SENTENCES));
+    CallToolResult::error(vec![ContentBlock::text(faults(sentences))])
+}
+
+/// One sentence per line: no more of them than anybody reads, and none endless.
+pub(crate) fn faults(sentences: &[String]) -> String {
+    let mut lines: Vec<String> = sentences.iter().take(MOST_FAULTS).map(|one| bounded(one)).collect();
+    if sentences.len() > MOST_FAULTS {
+        lines.push(format!("and {} more of the kind", sentences.len() - MOST_FAULTS));
     }
-    CallToolResult::error(vec![ContentBlock::text(lines.join("\n"))])
+    lines.join("\n")
 }
 
 fn line(samples: usize, one: &Made) -> String {

@@ -1,6 +1,6 @@
 //! What the rows of a job say, as replies: to the call that made it, and to whoever asks later.
 
-use infill_engine::image::{Limits, Picture};
+use infill_engine::image::Picture;
 use infill_store::{Asset, AssetId, Error as StoreError, Job, JobId, JobStatus, iso};
 use rmcp::model::CallToolResult;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::desk::Whereabouts;
 use crate::inference::linked;
 use crate::order::Order;
+use crate::prepare::STORED;
 use crate::preview;
 use crate::reply::{self, Made};
 use crate::studio::Studio;
@@ -39,9 +40,21 @@ impl Studio {
             }
             To::Asker => json!({ "job": job_value(&job) }),
         };
-        let ended = |what: &str, sentence: &str| match to {
-            To::Caller => reply::failure(&[sentence.to_owned()]),
-            To::Asker => reply::told(&[format!("{id} {what}")], structured.clone()),
+        // What it painted before it ended is there, and nothing else may say so.
+        let ended = |what: &str, sentence: &str| -> infill_store::Result<CallToolResult> {
+            let (made, gone) = self.made(&job, false)?;
+            let samples = Order::read(&job.input).map_or(job.assets.len(), |order| order.samples());
+            let painted = [reply::lines(&made, samples), reply::notes(&gone).collect()].concat();
+            let first = match (to, painted.is_empty()) {
+                (To::Caller, true) => sentence.to_owned(),
+                (To::Caller, false) => format!("{sentence}\n{id} painted before that:"),
+                (To::Asker, _) => format!("{id} {what}"),
+            };
+            let lines: Vec<String> = std::iter::once(first).chain(painted).collect();
+            Ok(match to {
+                To::Caller => reply::failure(&lines),
+                To::Asker => reply::told(&lines, structured.clone()),
+            })
         };
         Ok(match job.status {
             JobStatus::Success => {
@@ -51,9 +64,9 @@ impl Studio {
             }
             JobStatus::Failure => {
                 let error = job.error.as_deref().unwrap_or("the job failed");
-                ended(&format!("failed: {error}"), error)
+                ended(&format!("failed: {error}"), error)?
             }
-            JobStatus::Canceled => ended("was cancelled", &format!("{id} was cancelled")),
+            JobStatus::Canceled => ended("was cancelled", &format!("{id} was cancelled"))?,
             _ => {
                 let samples = Order::read(&job.input).map_or(1, |order| order.samples());
                 let mut lines = vec![self.under_way(&job, samples)];
@@ -119,7 +132,7 @@ impl Studio {
         if budget == 0 {
             return None;
         }
-        let picture = Picture::decode(&self.store.bytes(id).ok()?, &Limits::default()).ok()?;
+        let picture = Picture::decode(&self.store.bytes(id).ok()?, &STORED).ok()?;
         preview::jpeg(&picture.to_rgb8(), budget)
     }
 }

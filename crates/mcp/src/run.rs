@@ -16,7 +16,7 @@ use infill_engine::{Error as EngineError, Interrupt};
 use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus};
 use serde_json::{Value, json};
 
-use crate::desk::{Ticket, Told};
+use crate::desk::{Ticket, Told, Turn};
 use crate::order::Order;
 use crate::prepare::Prepared;
 use crate::progress::Stage;
@@ -24,6 +24,8 @@ use crate::studio::Studio;
 
 /// Events that the worker may be ahead of the store: finished pictures are among them.
 const AHEAD: usize = 8;
+/// How long the worker waits for a job before it looks for those of processes that have ended meanwhile.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two attempts to write down how a job ended.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Numbers that the previews of one picture may have: more than a run has steps.
@@ -42,7 +44,15 @@ enum End {
 
 /// Works until the desk is closed.
 pub(crate) fn work(studio: &Studio) {
-    while let Some(ticket) = studio.desk.next() {
+    loop {
+        let ticket = match studio.desk.next(PATIENCE) {
+            Turn::Job(ticket) => ticket,
+            Turn::Nothing => {
+                studio.adopt_late();
+                continue;
+            }
+            Turn::Closed => return,
+        };
         let ended = catch_unwind(AssertUnwindSafe(|| begin(studio, &ticket)));
         let ended = ended.unwrap_or_else(|panic| {
             Some(End::Failed(format!("the job failed inside: {}", panic_text(panic.as_ref()))))
@@ -58,6 +68,9 @@ pub(crate) fn work(studio: &Studio) {
 /// One job from its row to how it ended; `None` for one that was over before.
 fn begin(studio: &Studio, ticket: &Arc<Ticket>) -> Option<End> {
     let id = &ticket.id;
+    if ticket.is_cancelled() {
+        return Some(End::Cancelled);
+    }
     match studio.store.begin_job(id) {
         Ok(()) => {}
         // It was cancelled while it waited.

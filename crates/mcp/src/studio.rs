@@ -12,9 +12,10 @@ use infill_models::places;
 use infill_store::{Error as StoreError, JobId, Limits, NewJob, Store, Work};
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::Receiver;
 
-use crate::desk::{Desk, Told, Whereabouts};
+use crate::desk::{Desk, Place, Told, Whereabouts};
 use crate::estimate::Estimate;
 use crate::holdings::Holdings;
 use crate::inference::bare;
@@ -28,11 +29,16 @@ use crate::{Result, ServeOptions, run};
 /// A job that ended its process this often before it made a picture is not begun again.
 const MOST_ATTEMPTS: u32 = 10;
 
+/// Calls that are checked at once: each holds its pictures decoded.
+const CHECKED_AT_ONCE: usize = 3;
+
 /// What every call shares.
 pub(crate) struct Studio {
     pub(crate) store: Store,
     pub(crate) engine: Engine,
     pub(crate) desk: Desk,
+    /// For the calls that are being checked.
+    pub(crate) checks: Arc<Semaphore>,
     /// Where pictures may be read.
     pub(crate) folders: AllowedFolders,
     pub(crate) holdings: Holdings,
@@ -70,6 +76,7 @@ impl Studio {
             folders: folders.and("store", &[store.blobs_dir().to_owned()])?,
             engine: Engine::start(options.device, options.dtype)?,
             desk: Desk::default(),
+            checks: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
             wait: options.wait,
             limits: options.limits,
             device: options.device,
@@ -111,16 +118,37 @@ impl Studio {
         Ok(())
     }
 
+    /// Queues what other servers over this store have left since this one started.
+    pub(crate) fn adopt_late(&self) {
+        let adopted = match self.store.has_jobs_of_others() {
+            Ok(true) => self.adopt(),
+            other => other.map(|_| ()),
+        };
+        if let Err(error) = adopted {
+            tracing::warn!(%error, "unfinished jobs of other servers were not looked for");
+        }
+    }
+
     /// Checks a call and makes a job of it: its row is written before it is queued.
     pub(crate) fn begin(&self, kind: Kind, given: &Map<String, Value>) -> Begun {
+        // Its place first: a call that has none costs no decoding. A dry run needs none.
+        let place = self.desk.reserve();
+        let place = if given.get("dryRun").is_some_and(|dry_run| dry_run == "true") {
+            place.ok()
+        } else {
+            match place {
+                Ok(place) => Some(place),
+                Err(sentence) => return Begun::Answered(reply::failure(&[sentence])),
+            }
+        };
         let prepared = match self.prepare(kind, given, self.vae_tile_size) {
             Ok(prepared) => prepared,
             Err(faults) => return Begun::Answered(reply::failure(&faults)),
         };
-        if prepared.inpaint.dry_run {
+        let Some(place) = place.filter(|_| !prepared.inpaint.dry_run) else {
             return Begun::Answered(self.dry_run(&prepared));
-        }
-        match self.queue(given, &prepared) {
+        };
+        match self.queue(given, &prepared, place) {
             Ok((id, heard)) => Begun::Job(id, heard),
             Err(sentence) => Begun::Answered(reply::failure(&[sentence])),
         }
@@ -130,9 +158,9 @@ impl Studio {
         &self,
         given: &Map<String, Value>,
         prepared: &Prepared,
+        place: Place<'_>,
     ) -> std::result::Result<(JobId, Receiver<Told>), String> {
         let broken = |error: StoreError| error.to_string();
-        let place = self.desk.reserve()?;
         let inputs = prepared.keep(&self.store).map_err(broken)?;
         let order = Order::new(given, prepared, &inputs).map_err(|error| error.to_string())?;
         let needs: Vec<_> =
@@ -161,10 +189,11 @@ impl Studio {
             return;
         }
         match self.store.prune(&self.limits) {
-            Ok(pruned) if pruned.removed.is_empty() => {}
+            Ok(pruned) if pruned.removed.is_empty() && pruned.jobs == 0 => {}
             Ok(pruned) => {
                 tracing::info!(
                     removed = pruned.removed.len(),
+                    jobs = pruned.jobs,
                     kept_bytes = pruned.kept_bytes,
                     "the store was pruned"
                 );
@@ -199,7 +228,12 @@ impl Studio {
             Whereabouts::AtWork | Whereabouts::Elsewhere => self.store.request_cancel(id).map(|_| ()),
             Whereabouts::Waiting(_) => {
                 let cancelled = self.store.cancel_job(id);
-                self.desk.leave(id);
+                match cancelled {
+                    Ok(()) | Err(StoreError::Finished { .. } | StoreError::UnknownJob(_)) => {
+                        self.desk.leave(id)
+                    }
+                    Err(_) => self.desk.put_back(id),
+                }
                 cancelled
             }
         }
@@ -212,6 +246,63 @@ mod tests {
     use infill_store::AssetMeta;
 
     use super::*;
+
+    #[test]
+    fn jobs_of_a_server_that_ends_later_are_taken_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = Store::open(dir.path()).unwrap();
+        let id = other.create_job(&NewJob { kind: "inference", input: "{}", ..NewJob::default() }).unwrap();
+        let options = ServeOptions {
+            store_dir: dir.path().to_owned(),
+            device: DeviceChoice::Cpu,
+            ..ServeOptions::default()
+        };
+        let studio = Studio::open(&options).unwrap();
+        studio.adopt_late();
+        assert_eq!(studio.desk.find(&id), Whereabouts::Elsewhere, "its process lives");
+        drop(other);
+        studio.adopt_late();
+        assert_eq!(studio.desk.find(&id), Whereabouts::Waiting(0));
+        // Once.
+        assert!(!studio.store.has_jobs_of_others().unwrap());
+    }
+
+    #[test]
+    fn a_job_that_failed_tells_what_it_painted() {
+        use crate::report::To;
+
+        let dir = tempfile::tempdir().unwrap();
+        let options = ServeOptions {
+            store_dir: dir.path().to_owned(),
+            device: DeviceChoice::Cpu,
+            ..ServeOptions::default()
+        };
+        let studio = Studio::open(&options).unwrap();
+        let id = studio.store.create_job(&NewJob::default()).unwrap();
+        let meta = AssetMeta { media_type: "image/png".into(), ..AssetMeta::default() };
+        let painted = studio.store.put(b"painted", &meta).unwrap();
+        studio.store.add_job_asset(&id, 0, &painted, 1.0).unwrap();
+        studio.store.fail_job(&id, "the disk is full").unwrap();
+        for to in [To::Caller, To::Asker] {
+            let result = studio.report(&id, to).unwrap();
+            let text = result.content[0].as_text().unwrap().text.clone();
+            for part in ["the disk is full", id.as_str(), painted.as_str()] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            assert_eq!(result.is_error, Some(to == To::Caller));
+        }
+    }
+
+    #[test]
+    fn a_name_is_no_folder_that_the_server_was_started_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let holdings =
+            Holdings::new(AllowedFolders::new("models", &[]).unwrap(), Some(dir.path().to_owned()));
+        for name in ["src", "./src", "../mcp", "no-such-model", "", ".", ".."] {
+            let (_, allowed) = holdings.checkpoint(name).unwrap_err();
+            assert_eq!(allowed, holdings.models_here(), "{name}");
+        }
+    }
 
     #[test]
     fn a_server_that_starts_prunes_its_store_but_for_what_jobs_need() {

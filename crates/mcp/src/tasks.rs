@@ -86,7 +86,7 @@ fn task(job: &Job) -> Task {
         status if status.is_final() => status.as_str().to_owned(),
         status => format!("{}, {:.0} % done", status.as_str(), 100.0 * job.progress),
     };
-    // Jobs are kept for good: no time to live.
+    // Jobs are kept for good, or by the store's own limits: no time to live.
     Task::new(job.id.as_str(), TaskStatus::Working, iso(job.created_at), iso(job.updated_at))
         .with_status_message(message)
         .with_poll_interval_ms(POLL_MILLISECONDS)

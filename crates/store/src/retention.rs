@@ -1,4 +1,4 @@
-//! Retention: which assets go so that the store stays within limits of size and age.
+//! Retention: which assets and jobs go so that the store stays within limits of size and age.
 //!
 //! What an unfinished job needs or has made stays, whatever the limits say. A parent that goes does not take its
 //! children along, nor do they hold it: a parent's id is a record of where a picture came from.
@@ -17,7 +17,7 @@ use crate::{Asset, AssetId, JobId, Result, Store, now};
 pub struct Limits {
     /// Bytes of all assets together.
     pub max_bytes: Option<u64>,
-    /// Since an asset was last put.
+    /// Since an asset was last put, or since a job was over.
     pub max_age: Option<Duration>,
     /// What was put within this time stays, whatever the limits say: its client has hardly seen it.
     pub spared: Duration,
@@ -32,6 +32,8 @@ pub struct Pruned {
     pub kept: usize,
     /// Bytes of the assets that stay.
     pub kept_bytes: u64,
+    /// How many jobs go: those that have been over for longer than the age, without a picture left.
+    pub jobs: usize,
 }
 
 /// Rows that are removed in one transaction, so that other processes get their turn in between.
@@ -57,7 +59,9 @@ impl Store {
         ))?;
         let rows = query.query_map([], |row| Ok((read_asset(row)?, row.get("held")?)))?;
         let rows: Vec<(Asset, bool)> = rows.collect::<rusqlite::Result<_>>()?;
-        Ok(choose(rows, limits, now()))
+        let mut pruned = choose(rows, limits, now());
+        pruned.jobs = forgettable(&connection, limits, &pruned.removed)?.len();
+        Ok(pruned)
     }
 
     /// Removes assets, those that were not put for longest first, until the rest is within the limits.
@@ -86,6 +90,15 @@ impl Store {
         }
         pruned.kept_bytes = pruned.kept_bytes + bytes_of(&pruned.removed) - bytes_of(&removed);
         pruned.removed = removed;
+        let jobs = forgettable(&self.connection(), limits, &[])?;
+        for batch in jobs.chunks(BATCH) {
+            self.write(|connection| {
+                let mut forget = connection.prepare_cached("DELETE FROM jobs WHERE id = ?1")?;
+                batch.iter().try_for_each(|id| forget.execute([id]).map(|_| ()))?;
+                Ok(())
+            })?;
+        }
+        pruned.jobs = jobs.len();
         Ok(pruned)
     }
 
@@ -171,7 +184,23 @@ fn choose(assets: Vec<(Asset, bool)>, limits: &Limits, now: i64) -> Pruned {
             removed.push(asset);
         }
     }
-    Pruned { removed, kept, kept_bytes: total }
+    Pruned { removed, kept, kept_bytes: total, jobs: 0 }
+}
+
+/// The jobs that are over, for longer than the age, and have no picture left once these are removed.
+fn forgettable(connection: &Connection, limits: &Limits, removed: &[Asset]) -> Result<Vec<String>> {
+    let Some(max_age) = limits.max_age else { return Ok(Vec::new()) };
+    let age = i64::try_from(max_age.max(limits.spared).as_millis()).unwrap_or(i64::MAX);
+    let removed = serde_json::Value::from_iter(removed.iter().map(|asset| asset.id.as_str()));
+    let mut query = connection.prepare_cached(
+        "SELECT id FROM jobs
+         WHERE status IN ('success', 'failure', 'canceled') AND updated_at < ?1 AND NOT EXISTS (
+             SELECT 1 FROM job_assets JOIN assets ON assets.id = asset
+             WHERE job = jobs.id AND asset NOT IN (SELECT value FROM json_each(?2))
+         )",
+    )?;
+    let ids = query.query_map((now().saturating_sub(age), removed.to_string()), |row| row.get(0))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
 fn bytes_of(assets: &[Asset]) -> u64 {
@@ -268,6 +297,70 @@ mod tests {
         store.finish_job(&job).unwrap();
         assert_eq!(store.prune(&none).unwrap().removed.len(), 2);
         assert_eq!(store.job(&job).unwrap().assets, [made]);
+    }
+
+    #[test]
+    fn jobs_that_are_long_over_go_with_their_last_picture() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let picture = |bytes: &[u8]| put(&store, bytes, false, 0);
+        let pictures = [picture(b"old"), picture(b"young")];
+        let job = |pictures: &[AssetId], over: bool| {
+            let id = store.create_job(&NewJob::default()).unwrap();
+            for (position, picture) in pictures.iter().enumerate() {
+                store.add_job_asset(&id, position, picture, 1.0).unwrap();
+            }
+            if over {
+                store.finish_job(&id).unwrap();
+            }
+            id
+        };
+        let ended = |sql: &str, id: &str, hours_ago: u64| {
+            let then = now() - i64::try_from(hours_ago * HOUR * 1000).unwrap();
+            store.connection().execute(sql, params![id, then]).unwrap();
+        };
+        let gone = [job(&pictures[..1], true), job(&[], true)];
+        let [both, open] = [job(&pictures, true), job(&[], false)];
+        for id in gone.iter().chain([&both, &open]) {
+            ended("UPDATE jobs SET updated_at = ?2 WHERE id = ?1", id.as_str(), 99);
+        }
+        let late = job(&pictures[..1], true);
+        ended("UPDATE assets SET used_at = ?2 WHERE id = ?1", pictures[0].as_str(), 99);
+        assert_eq!(store.prunable(&limits(Some(0), None, 0)).unwrap().jobs, 0, "no age, no end");
+        assert_eq!(store.prune(&limits(None, Some(200), 0)).unwrap().jobs, 0);
+        assert_eq!(store.prune(&limits(None, Some(9), 200)).unwrap().jobs, 0, "what is young is spared");
+        let nine_hours = limits(None, Some(9), 0);
+        let told = store.prunable(&nine_hours).unwrap();
+        let pruned = store.prune(&nine_hours).unwrap();
+        assert_eq!((told.jobs, pruned.jobs), (2, 2));
+        assert_eq!(ids(&pruned.removed), pictures[..1]);
+        assert_eq!(store.job_ids().unwrap(), [both, open, late]);
+        let left = |table: &str| {
+            let sql = format!("SELECT count(*) FROM {table} WHERE job NOT IN (SELECT id FROM jobs)");
+            store.connection().query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(["job_history", "job_assets"].map(left), [0, 0]);
+    }
+
+    #[test]
+    fn what_a_job_read_and_made_is_young_when_the_job_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for end in [0, 1, 2] {
+            let (input, made) = (put(&store, b"input", false, 0), put(&store, b"made", false, 0));
+            let needs = std::slice::from_ref(&input);
+            let job = store.create_job(&NewJob { needs, ..NewJob::default() }).unwrap();
+            store.add_job_asset(&job, 0, &made, 1.0).unwrap();
+            // It has been at work for three hours.
+            store.connection().execute("UPDATE assets SET used_at = used_at - 10800000", []).unwrap();
+            match end {
+                0 => store.finish_job(&job),
+                1 => store.fail_job(&job, "no"),
+                _ => store.cancel_job(&job),
+            }
+            .unwrap();
+            assert!(store.prune(&limits(Some(0), Some(1), 1)).unwrap().removed.is_empty(), "{end}");
+        }
     }
 
     #[test]

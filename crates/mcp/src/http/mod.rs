@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use options::HttpOptions;
 
+use crate::call::MOST_WAIT_IN_SESSION;
 use crate::server::Server;
 use crate::studio::Studio;
 use crate::{Error, Result, ServeOptions, tools};
@@ -41,8 +42,10 @@ use site::Site;
 const MOST_CONNECTIONS: usize = 512;
 /// How long a client may take for the head of a request, and keep a connection open without one.
 const HEAD: Duration = Duration::from_secs(15);
-/// How long a session lives without a message in either direction: a call that reports no progress may be long.
+/// How long a session lives without a message in either direction: a call that reports no progress may be long, and
+/// [waits for less](crate::call::MOST_WAIT_IN_SESSION).
 const IDLE_SESSION: Duration = Duration::from_secs(2 * 60 * 60);
+const _: () = assert!(MOST_WAIT_IN_SESSION.as_secs() < IDLE_SESSION.as_secs());
 /// How long the jobs may take to stop once the server is told to end.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after that.

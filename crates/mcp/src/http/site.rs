@@ -197,7 +197,9 @@ impl Site {
     async fn mcp(&self, request: Request<Incoming>) -> Answer {
         let headers = request.headers();
         let text_of = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let newest = text_of("mcp-protocol-version").is_some_and(|version| version >= WITHOUT_SESSIONS);
+        // What begins a session says so in its body alone, unless it names its method.
+        let newest = text_of("mcp-protocol-version").is_some_and(|version| version >= WITHOUT_SESSIONS)
+            && text_of("mcp-method").is_some_and(|method| method != "initialize");
         let opens = *request.method() == Method::POST && !headers.contains_key("mcp-session-id") && !newest;
         if opens && self.sessions.sessions.read().await.len() >= MOST_SESSIONS {
             return busy(&format!("{MOST_SESSIONS} sessions are open, which is all that may be at once"));

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::inpaint::LEAVE_OUT;
-use crate::arguments::{Arguments, show, show_text};
+use crate::arguments::{Arguments, MOST_FAULTS, show, show_text};
 
 /// The weight of a concept.
 const SCALE: RangeInclusive<f64> = -2.0..=2.0;
@@ -49,7 +49,7 @@ fn read_one(
 ) -> Option<ConceptArgument> {
     let before = from.faults.len();
     let value = |key: &str| concept.get(key).map_or("missing".into(), show);
-    for key in concept.keys().filter(|key| !KEYS.contains(&key.as_str())) {
+    for key in concept.keys().filter(|key| !KEYS.contains(&key.as_str())).take(MOST_FAULTS) {
         let fault = format!("concepts[{index}] has {}; allowed: {}", show_text(key), KEYS.join(", "));
         from.faults.push(fault);
     }

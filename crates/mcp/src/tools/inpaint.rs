@@ -97,9 +97,10 @@ impl Inpaint {
                 "a whole number in a string, from -9223372036854775808 to 18446744073709551615",
             );
         }
-        let image_parent = from.id("imageParentId");
-        let image_hide = from.flag("imageHide").unwrap_or(false);
+        let mut image_parent = from.id("imageParentId");
+        let mut image_hide = from.flag("imageHide").unwrap_or(false);
         if !matches!(image, Some(Source::Data(_))) {
+            (image_parent, image_hide) = (None, false);
             for name in ["imageParentId", "imageHide"] {
                 if from.has(name) {
                     warnings.push(format!("{name} has no effect, since image is not a data URL"));

@@ -120,6 +120,10 @@ fn asset(from: &mut Arguments<'_>, name: String, text: &str) -> Option<(String, 
 /// One scale for each of so many pictures.
 fn scales(from: &mut Arguments<'_>, warnings: &mut Vec<String>, count: usize) -> Vec<f64> {
     let single = from.number("ipAdapterScale", &SCALE);
+    if count > *REFERENCES.end() {
+        // Refused already.
+        return Vec::new();
+    }
     if !from.has("ipAdapterScales") {
         return vec![single.unwrap_or(DEFAULT_SCALE); count];
     }
@@ -127,6 +131,11 @@ fn scales(from: &mut Arguments<'_>, warnings: &mut Vec<String>, count: usize) ->
         warnings.push("ipAdapterScale has no effect, since ipAdapterScales is given".into());
     }
     let Some(given) = from.array("ipAdapterScales") else { return vec![DEFAULT_SCALE; count] };
+    if given.len() != 1 && given.len() != count {
+        let numbers = format!("a list of {} for {count} reference {}", given.len(), plural(count));
+        from.refuse("ipAdapterScales", numbers, format!("one number for all, or {count}, one for each"));
+        return vec![DEFAULT_SCALE; count];
+    }
     let allowed = format!("a number from {} to {}", SCALE.start(), SCALE.end());
     let mut scales = Vec::new();
     for (index, value) in given.iter().enumerate() {
@@ -134,10 +143,6 @@ fn scales(from: &mut Arguments<'_>, warnings: &mut Vec<String>, count: usize) ->
             Some(scale) => scales.push(scale),
             None => from.refuse(&format!("ipAdapterScales[{index}]"), show(value), &allowed),
         }
-    }
-    if given.len() != 1 && given.len() != count {
-        let numbers = format!("a list of {} for {count} reference {}", given.len(), plural(count));
-        from.refuse("ipAdapterScales", numbers, format!("one number for all, or {count}, one for each"));
     }
     match scales.as_slice() {
         [one] => vec![*one; count],

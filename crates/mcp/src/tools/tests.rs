@@ -113,6 +113,23 @@ fn all_faults_are_told_at_once() {
 }
 
 #[test]
+fn what_is_said_of_a_data_url_means_nothing_for_other_pictures() {
+    let said = json!({"imageHide": true, "imageParentId": OTHER});
+    for image in [ASSET, "file:///pictures/a.png"] {
+        let mut change = said.clone();
+        change["image"] = json!(image);
+        let (inpaint, faults) = read(&change);
+        assert_eq!(faults, [""; 0]);
+        assert_eq!((inpaint.image_hide, inpaint.image_parent), (false, None));
+        assert_eq!(inpaint.warnings.len(), 2);
+    }
+    let mut change = said;
+    change["image"] = json!("data:image/png;base64,AAEC");
+    let (inpaint, _) = read(&change);
+    assert!(inpaint.image_hide && inpaint.image_parent.is_some() && inpaint.warnings.is_empty());
+}
+
+#[test]
 fn what_only_flux_models_have_is_refused_unless_it_is_harmless() {
     for (change, name) in [
         (json!({"modelEpoch": ""}), "modelEpoch"),

@@ -184,6 +184,16 @@ impl Store {
         })
     }
 
+    /// Whether there are unfinished jobs that this process does not own.
+    ///
+    /// # Errors
+    /// A database that refuses.
+    pub fn has_jobs_of_others(&self) -> Result<bool> {
+        let sql = "SELECT EXISTS (
+            SELECT 1 FROM jobs WHERE status NOT IN ('success', 'failure', 'canceled') AND instance IS NOT ?1)";
+        Ok(self.connection().query_row(sql, [self.instance.name()], |row| row.get(0))?)
+    }
+
     /// Takes every unfinished job that no living process owns, oldest first, queued again. Of several processes that
     /// ask at once, one gets it.
     ///
@@ -259,6 +269,14 @@ fn change_status(connection: &Connection, id: &JobId, status: JobStatus) -> Resu
         "UPDATE jobs SET status = ?2, updated_at = ?3 WHERE id = ?1",
         params![id.as_str(), status.as_str(), now()],
     )?;
+    if status.is_final() {
+        // From now on nothing holds them but their age, and the client has yet to hear of them.
+        connection.execute(
+            "UPDATE assets SET used_at = ?2 WHERE id IN
+             (SELECT asset FROM job_assets WHERE job = ?1 UNION SELECT asset FROM job_needs WHERE job = ?1)",
+            params![id.as_str(), now()],
+        )?;
+    }
     add_history(connection, id, status)
 }
 
