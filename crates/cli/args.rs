@@ -158,7 +158,7 @@ pub(crate) struct InpaintArgs {
     /// Height to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
     #[arg(long, value_name = "N", value_parser = pixels, allow_negative_numbers = true)]
     pub(crate) height: Option<u32>,
-    /// Work only on the mask's surroundings, this many pixels beyond it [default: the whole picture]
+    /// Work only on the mask's surroundings, this many pixels beyond it, the soft edge at least [default: the whole picture]
     #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true)]
     pub(crate) crop_padding: Option<u32>,
     /// Pictures to make, from consecutive seeds, 1 to 128 [default: 1]

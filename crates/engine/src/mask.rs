@@ -1,7 +1,7 @@
 //! Masks: white is repainted, black stays.
 //!
 //! A mask is brought to any size by one function, [`Mask::to_size`], in the order of diffusers' mask processor: resized
-//! in the kind it was stored in (Lanczos; nearest neighbour for one bit per pixel), then turned to grey, then binarised
+//! in the kind it was stored in (Lanczos; nearest neighbour for one bit per pixel and for a palette), then turned to grey, then binarised
 //! at one half. (`VaeImageProcessor` with `do_binarize` and `do_convert_grayscale` in diffusers/image_processor.py)
 
 use image::{DynamicImage, GrayImage, Luma, RgbImage};
@@ -24,6 +24,8 @@ pub struct Mask {
 enum Samples {
     /// One bit per pixel, as 0 and 255: Pillow's mode "1".
     Bilevel(GrayImage),
+    /// Of a palette, looked up: Pillow's mode "P".
+    Palette(RgbImage),
     Grey(GrayImage),
     Colour(RgbImage),
 }
@@ -38,6 +40,8 @@ impl Mask {
         let decoded = decode(bytes, limits, "mask")?;
         let samples = if decoded.bilevel {
             Samples::Bilevel(decoded.pixels.to_luma8())
+        } else if decoded.palette {
+            Samples::Palette(to_rgb8(&decoded.pixels))
         } else if decoded.pixels.color().has_color() {
             Samples::Colour(to_rgb8(&decoded.pixels))
         } else {
@@ -55,7 +59,7 @@ impl Mask {
     pub fn size(&self) -> Size {
         let (width, height) = match &self.samples {
             Samples::Bilevel(image) | Samples::Grey(image) => image.dimensions(),
-            Samples::Colour(image) => image.dimensions(),
+            Samples::Palette(image) | Samples::Colour(image) => image.dimensions(),
         };
         Size { width, height }
     }
@@ -66,6 +70,7 @@ impl Mask {
         match &self.samples {
             Samples::Bilevel(image) => resize(image, width, height, Filter::Nearest),
             Samples::Grey(image) => resize(image, width, height, Filter::Lanczos),
+            Samples::Palette(image) => luma(&resize(image, width, height, Filter::Nearest)),
             Samples::Colour(image) => luma(&resize(image, width, height, Filter::Lanczos)),
         }
     }
@@ -83,6 +88,7 @@ impl Mask {
         BinaryMask::from_luma(&match &self.samples {
             Samples::Bilevel(image) => crop_resize_fill(image, plan, Filter::Nearest),
             Samples::Grey(image) => crop_resize_fill(image, plan, Filter::Lanczos),
+            Samples::Palette(image) => luma(&crop_resize_fill(image, plan, Filter::Nearest)),
             Samples::Colour(image) => luma(&crop_resize_fill(image, plan, Filter::Lanczos)),
         })
     }
@@ -176,4 +182,26 @@ fn bounds(image: &GrayImage, least: u8) -> Option<Rect> {
         }
     }
     (right > left).then(|| Rect { x: left, y: top, width: right - left, height: bottom - top })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Against Pillow 13: `Image.open(mask).resize((8, 5), LANCZOS).convert("L")`, which takes the nearest for a palette.
+    #[test]
+    fn a_mask_of_a_palette_is_resized_by_its_nearest_pixels() {
+        // 3 x 2 pixels, 0 1 2 over 1 0 2, of black, white and orange.
+        const PNG: [u8; 90] = [
+            137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 3, 0, 0, 0, 2, 2, 3, 0, 0,
+            0, 224, 26, 142, 137, 0, 0, 0, 9, 80, 76, 84, 69, 0, 0, 0, 255, 255, 255, 200, 90, 40, 153, 155,
+            89, 173, 0, 0, 0, 12, 73, 68, 65, 84, 120, 156, 99, 144, 96, 50, 0, 0, 0, 128, 0, 75, 164, 158,
+            24, 131, 0, 0, 0, 0, 73, 69, 78, 68, 174, 66, 96, 130,
+        ];
+        let mask = Mask::decode(&PNG, &Limits::default()).unwrap();
+        let (first, second) = ([0, 0, 0, 255, 255, 117, 117, 117], [255, 255, 255, 0, 0, 117, 117, 117]);
+        let resized = mask.to_size(Size { width: 8, height: 5 });
+        assert_eq!(resized.as_raw(), &[first, first, second, second, second].concat());
+    }
 }

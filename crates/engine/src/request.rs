@@ -212,50 +212,51 @@ impl InpaintRequest {
     /// # Errors
     /// [`Error::Refused`] with the first parameter that is out of range.
     pub fn new(params: InpaintParams) -> Result<Self> {
-        check_words(&params)?;
-        within("steps", params.num_inference_steps, &STEPS)?;
-        within("samples", params.samples, &SAMPLES)?;
-        within("num_images_per_prompt", params.num_images_per_prompt, &SAMPLES)?;
-        if !(params.strength > 0.0 && params.strength <= 1.0) {
-            return Err(refused("strength", params.strength, "a number above 0, up to 1"));
+        if let Some(first) = Self::faults(&params).into_iter().next() {
+            return Err(first);
         }
-        if let Some(scale) = params.guidance_scale {
-            within("guidance", scale, &GUIDANCE)?;
-        }
-        within("guidance_rescale", params.guidance_rescale, &(0.0..=1.0))?;
-        within("eta", params.eta, &(0.0..=1.0))?;
-        if let Some(skip) = params.clip_skip {
-            within("clip_skip", skip, &CLIP_SKIP)?;
-        }
-        within("feather", params.feather, &FEATHER)?;
-        if let Some(padding) = params.padding_mask_crop {
-            within("crop_padding", padding, &CROP_PADDING)?;
-        }
-        for (field, side) in [("width", params.width), ("height", params.height)] {
-            if let Some(side) = side
-                && !(SIDES.contains(&side) && side.is_multiple_of(STEP))
-            {
-                return Err(refused(
-                    field,
-                    side,
-                    format!("multiples of 8 from {} to {}", SIDES.start(), SIDES.end()),
-                ));
-            }
-        }
-        check_denoising_range(&params)?;
         let steps_after_strength = steps_after_strength(&params)?;
-        check_mask(&params)?;
-        within("image_prompts", params.image_prompts.len(), &ADAPTERS)?;
-        params.image_prompts.iter().try_for_each(ImagePrompt::check)?;
         let size = params.image.size();
         let plan = match (params.padding_mask_crop, params.mask.bounds(size)) {
             (Some(padding), Some(painted)) => {
+                // What is blended in is within the crop, all of it.
+                let padding = if params.merge { padding.max(params.feather) } else { padding };
                 Plan::around(size, painted, padding, params.width, params.height)?
             }
             _ => Plan::whole(size, params.width, params.height)?,
         };
+        check_mask_of_latents(&params, &plan)?;
         check_reference_masks(&params.image_prompts, &plan)?;
         Ok(Self { params, plan, steps_after_strength })
+    }
+
+    /// What is out of range, all of it, but for what only the crop tells.
+    pub fn faults(params: &InpaintParams) -> Vec<Error> {
+        let mut faults = word_faults(params);
+        let mut check = |checked: Result<()>| faults.extend(checked.err());
+        check(within("steps", params.num_inference_steps, &STEPS));
+        check(within("samples", params.samples, &SAMPLES));
+        check(within("num_images_per_prompt", params.num_images_per_prompt, &SAMPLES));
+        check(if params.strength > 0.0 && params.strength <= 1.0 {
+            steps_after_strength(params).map(|_| ())
+        } else {
+            Err(refused("strength", params.strength, "a number above 0, up to 1"))
+        });
+        check(params.guidance_scale.map_or(Ok(()), |scale| within("guidance", scale, &GUIDANCE)));
+        check(within("guidance_rescale", params.guidance_rescale, &(0.0..=1.0)));
+        check(within("eta", params.eta, &(0.0..=1.0)));
+        check(params.clip_skip.map_or(Ok(()), |skip| within("clip_skip", skip, &CLIP_SKIP)));
+        check(within("feather", params.feather, &FEATHER));
+        check(
+            params.padding_mask_crop.map_or(Ok(()), |padding| within("crop_padding", padding, &CROP_PADDING)),
+        );
+        check(check_side("width", params.width));
+        check(check_side("height", params.height));
+        check(check_denoising_range(params));
+        check(check_mask(params));
+        check(within("image_prompts", params.image_prompts.len(), &ADAPTERS));
+        params.image_prompts.iter().for_each(|prompt| check(prompt.check()));
+        faults
     }
 
     /// The checked parameters.
@@ -312,10 +313,20 @@ fn check_denoising_range(params: &InpaintParams) -> Result<()> {
     }
 }
 
-fn check_words(params: &InpaintParams) -> Result<()> {
+fn check_side(field: &'static str, side: Option<u32>) -> Result<()> {
+    match side {
+        Some(side) if !(SIDES.contains(&side) && side.is_multiple_of(STEP)) => {
+            Err(refused(field, side, format!("multiples of 8 from {} to {}", SIDES.start(), SIDES.end())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn word_faults(params: &InpaintParams) -> Vec<Error> {
+    let mut faults = Vec::new();
     if let Some(limit) = params.prompt_limit.filter(|limit| *limit != PROMPT_LIMIT) {
         let allowed = format!("{PROMPT_LIMIT}, or no limit: a longer prompt is then read in chunks");
-        return Err(refused("prompt_limit", limit, allowed));
+        faults.push(refused("prompt_limit", limit, allowed));
     }
     for (field, text) in [
         ("prompt", Some(&params.prompt)),
@@ -327,7 +338,8 @@ fn check_words(params: &InpaintParams) -> Result<()> {
         let characters = text.chars().count();
         if characters > PROMPT_CHARACTERS {
             let value = format!("{characters} characters long");
-            return Err(refused(field, value, format!("up to {PROMPT_CHARACTERS}")));
+            faults.push(refused(field, value, format!("up to {PROMPT_CHARACTERS}")));
+            continue;
         }
         if params.prompt_syntax == PromptSyntax::Plain {
             continue;
@@ -335,10 +347,10 @@ fn check_words(params: &InpaintParams) -> Result<()> {
         let within = |weight: &f64| weight.abs() <= PROMPT_WEIGHT;
         if let Some(weight) = Prompt::weighted(text).weights().find(|weight| !within(weight)) {
             let allowed = format!("weights from -{PROMPT_WEIGHT} to {PROMPT_WEIGHT}");
-            return Err(refused(field, format!("weighted by {weight:.4}"), allowed));
+            faults.push(refused(field, format!("weighted by {weight:.4}"), allowed));
         }
     }
-    Ok(())
+    faults
 }
 
 fn check_mask(params: &InpaintParams) -> Result<()> {
@@ -354,6 +366,23 @@ fn check_mask(params: &InpaintParams) -> Result<()> {
         return Err(refused("mask", "black everywhere", "a mask with white where to paint"));
     }
     Ok(())
+}
+
+/// White that no latent sees would be painted by nobody: the networks see every eighth pixel of the mask.
+fn check_mask_of_latents(params: &InpaintParams, plan: &Plan) -> Result<()> {
+    let latents = plan.latents();
+    if params.allow_empty_mask
+        || params.mask.to_work(plan).to_latents(latents.height, latents.width).contains(&1.0)
+    {
+        return Ok(());
+    }
+    let (width, height) = (plan.work.width, plan.work.height);
+    let value = format!("white on less than the networks see at {width}x{height} pixels");
+    Err(refused(
+        "mask",
+        value,
+        "a larger white part; or work at a larger size, or at a crop around the mask (--crop-padding)",
+    ))
 }
 
 /// A mask whose white is all cropped or resized away would leave its picture without effect.
@@ -459,6 +488,55 @@ mod tests {
             "reference mask is black in all that is worked on, at picture 2 of adapter 1; \
              allowed: a mask with white within the 64x64 pixels from x 192, y 0"
         );
+    }
+
+    #[test]
+    fn a_crop_holds_all_of_what_is_blended() {
+        let with = |merge, feather| {
+            let mask =
+                GrayImage::from_fn(256, 256, |x, y| Luma([255 * u8::from(x / 16 == 8 && y / 16 == 8)]));
+            let image = Picture::from_rgb8(RgbImage::new(256, 256));
+            let params = InpaintParams::new(image, Mask::from_luma8(mask), "a cat");
+            let params = InpaintParams {
+                padding_mask_crop: Some(4),
+                width: Some(64),
+                height: Some(64),
+                merge,
+                feather,
+                ..params
+            };
+            InpaintRequest::new(params).unwrap().plan().crop
+        };
+        let (narrow, wide) = (with(true, 0), with(true, 20));
+        assert_eq!((narrow.x, narrow.width), (124, 24));
+        assert_eq!((wide.x, wide.width), (108, 56));
+        assert_eq!(with(false, 20), narrow);
+    }
+
+    #[test]
+    fn white_that_no_latent_sees_is_refused() {
+        let with = |at: u32, padding_mask_crop, allow_empty_mask| {
+            let mask = GrayImage::from_fn(64, 64, |x, y| Luma([255 * u8::from(x / 4 == at && y / 4 == at)]));
+            let image = Picture::from_rgb8(RgbImage::new(64, 64));
+            let params = InpaintParams::new(image, Mask::from_luma8(mask), "a cat");
+            InpaintRequest::new(InpaintParams { padding_mask_crop, allow_empty_mask, ..params }).map(|_| ())
+        };
+        with(2, None, false).unwrap();
+        let error = with(3, None, false).unwrap_err().to_string();
+        assert!(error.starts_with("mask is white on less than the networks see at 64x64 pixels"), "{error}");
+        with(3, Some(0), false).unwrap();
+        with(3, None, true).unwrap();
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let params = request(3, 1.0, None).unwrap().params().clone();
+        let mask = Mask::from_luma8(GrayImage::new(32, 32));
+        let prompt = "(a cat:500)".to_owned();
+        let params = InpaintParams { prompt, mask, strength: 0.1, width: Some(65), ..params };
+        let faults: Vec<String> = InpaintRequest::faults(&params).iter().map(Error::to_string).collect();
+        let fields: Vec<&str> = faults.iter().filter_map(|fault| fault.split(' ').next()).collect();
+        assert_eq!(fields, ["prompt", "strength", "width", "mask"], "{faults:?}");
     }
 
     #[test]

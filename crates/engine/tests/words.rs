@@ -200,6 +200,11 @@ fn what_is_cut_or_does_nothing_is_told() {
     assert!(told[1].contains("a bracket that is never closed"), "{told:?}");
     assert!(told[2].starts_with("the negative prompt has \"<lora:x:1>\""), "{told:?}");
 
+    let open: String = (0..500).map(|n| format!("{}w{n} ", if n % 2 == 0 { '(' } else { '[' })).collect();
+    let told = model.warnings(&prompt(&open));
+    assert_eq!(told.len(), 11, "{told:?}");
+    assert_eq!(told[10], "of the prompt there are 490 more notes of the kind");
+
     model.apply(vec![embedding("xl-style.safetensors")]).unwrap();
     assert_eq!(
         model.warnings(&prompt("a cat")),

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 pub(crate) const LEVELS: RangeInclusive<usize> = 1..=8;
 /// Layers one behind another.
 pub(crate) const LAYERS: RangeInclusive<usize> = 1..=128;
+/// Blocks of one network in all, residual and transformer blocks together.
+pub(crate) const BLOCKS: RangeInclusive<usize> = 1..=4096;
 /// Channels of a picture, of latents, or of a network between.
 pub(crate) const WIDTH: RangeInclusive<usize> = 1..=8192;
 /// Channels inside a feed-forward layer.

@@ -9,11 +9,15 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::safetensors::{BufferedSafetensors, Load, MmapedSafetensors};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use safetensors::tensor::TensorView;
 
 use crate::lora::{self, Changes};
 use crate::{Error, Interrupt, Result};
+
+/// Missing tensors after which no more are asked for: no checkpoint of the network has so few of its own.
+const MOST_MISSING: usize = 8192;
 
 /// A view of a network's weights below a prefix; cheap to clone.
 #[derive(Clone)]
@@ -28,7 +32,7 @@ struct Root {
     component: String,
     dtype: DType,
     device: Device,
-    files: Vec<MappedFile>,
+    files: Vec<TensorFile>,
     /// Canonical name to where the tensor lies.
     entries: BTreeMap<String, Entry>,
     changes: Changes,
@@ -36,10 +40,18 @@ struct Root {
     ledger: Mutex<Ledger>,
 }
 
-/// A safetensors file in memory, by its map.
-pub(crate) struct MappedFile {
+/// A safetensors file in memory.
+pub(crate) struct TensorFile {
     path: PathBuf,
-    tensors: MmapedSafetensors,
+    tensors: Held,
+}
+
+/// How a file is in memory.
+enum Held {
+    /// By its map: large files, which are written once.
+    Mapped(MmapedSafetensors),
+    /// Whole: files that their users may write anew at any time, which would end a process that has mapped them.
+    Read(BufferedSafetensors),
 }
 
 struct Entry {
@@ -72,7 +84,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let files = files.iter().map(|path| MappedFile::open(path)).collect::<Result<Vec<_>>>()?;
+        let files = files.iter().map(|path| TensorFile::map(path)).collect::<Result<Vec<_>>>()?;
         let mut entries = BTreeMap::<String, Entry>::new();
         for (index, file) in files.iter().enumerate() {
             for (stored_name, _) in file.tensors.tensors() {
@@ -158,10 +170,14 @@ impl Weights {
         let root = &*self.root;
         root.interrupt.check()?;
         let name = format!("{}{name}", self.prefix);
-        let zeros = || Ok(Tensor::zeros(shape, root.dtype, &root.device)?);
+        let zeros = || stand_in(shape, root.dtype, &root.device);
         let mut ledger = self.ledger();
         let Some(entry) = root.entries.get(&name) else {
             ledger.missing.insert(name);
+            if ledger.missing.len() >= MOST_MISSING {
+                drop(ledger);
+                self.finish()?;
+            }
             return zeros();
         };
         ledger.used.insert(name.clone());
@@ -274,18 +290,33 @@ impl Weights {
     }
 }
 
+/// Zeros; a large tensor is one of them, however large the shape that is asked for.
+fn stand_in(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    const SMALL: usize = 1 << 14;
+    let numbers = shape.iter().fold(1, |numbers: usize, side| numbers.saturating_mul(*side));
+    if numbers <= SMALL {
+        return Ok(Tensor::zeros(shape, dtype, device)?);
+    }
+    Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
+}
+
 /// `stored` (on the host) with all changes made to it, computed in f32, in the format `dtype`.
 fn merged(name: &str, stored: &Tensor, changes: &[lora::Change], dtype: DType) -> Result<Tensor> {
     let too_large = |change: &lora::Change| {
         let message = format!("makes {name} too large for the format {}", dtype.as_str());
         change.file().error(message)
     };
+    // What is stored in another format is brought to f32 first.
+    let stored = match stored.dtype() {
+        DType::F32 | DType::F16 | DType::BF16 => stored.clone(),
+        _ => stored.to_dtype(DType::F32)?,
+    };
     // Mostly there is one plain change: it is added and converted in one pass.
     if let [change] = changes
         && let Some(delta) = change.plain_delta()?
     {
         let delta = delta.reshape(stored.shape())?;
-        return infill_kernels::add_delta(stored, &delta, dtype)?.ok_or_else(|| too_large(change));
+        return infill_kernels::add_delta(&stored, &delta, dtype)?.ok_or_else(|| too_large(change));
     }
     let base = stored.to_dtype(DType::F32)?;
     let mut current = base.clone();
@@ -300,12 +331,44 @@ fn merged(name: &str, stored: &Tensor, changes: &[lora::Change], dtype: DType) -
     converted.map_or_else(|| Ok(base.to_dtype(dtype)?), Ok)
 }
 
-impl MappedFile {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+impl Held {
+    fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
+        match self {
+            Self::Mapped(file) => file.tensors(),
+            Self::Read(file) => file.tensors(),
+        }
+    }
+
+    fn get(&self, name: &str) -> candle_core::Result<TensorView<'_>> {
+        match self {
+            Self::Mapped(file) => file.get(name),
+            Self::Read(file) => file.get(name),
+        }
+    }
+
+    fn load(&self, name: &str) -> candle_core::Result<Tensor> {
+        self.get(name)?.load(&Device::Cpu)
+    }
+}
+
+impl TensorFile {
+    /// Maps a file that is written once.
+    pub(crate) fn map(path: &Path) -> Result<Self> {
         // SAFETY: the map is only read. As with every memory map, the file must not be changed by another process
         // while it is open: checkpoints are written once, to a temporary name, and renamed into place.
         #[allow(unsafe_code)]
         let tensors = unsafe { MmapedSafetensors::new(path) };
+        Self::held(path, tensors.map(Held::Mapped))
+    }
+
+    /// Reads a whole file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path)
+            .map_err(|e| Error::File { path: path.to_owned(), reason: format!("can't be read: {e}") })?;
+        Self::held(path, BufferedSafetensors::new(bytes).map(Held::Read))
+    }
+
+    fn held(path: &Path, tensors: candle_core::Result<Held>) -> Result<Self> {
         match tensors {
             Ok(tensors) => Ok(Self { path: path.to_owned(), tensors }),
             Err(e) => Err(Error::File {
@@ -345,7 +408,7 @@ impl MappedFile {
     /// # Errors
     /// [`Error::File`] for one that is no floating-point tensor or holds what is no number.
     pub(crate) fn read_f32(&self, name: &str) -> Result<Tensor> {
-        let tensor = self.tensors.load(name, &Device::Cpu).map_err(|e| self.unreadable(name, &e))?;
+        let tensor = self.tensors.load(name).map_err(|e| self.unreadable(name, &e))?;
         if !tensor.dtype().is_float() {
             return Err(self.error(format!("tensor {name} is {}, no fractions", tensor.dtype().as_str())));
         }
@@ -359,7 +422,7 @@ impl MappedFile {
 
     /// A tensor of a single number, of whatever format.
     pub(crate) fn scalar(&self, name: &str) -> Result<f64> {
-        let tensor = self.tensors.load(name, &Device::Cpu).map_err(|e| self.unreadable(name, &e))?;
+        let tensor = self.tensors.load(name).map_err(|e| self.unreadable(name, &e))?;
         match tensor.elem_count() {
             1 => Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?[0]),
             _ => Err(self.error(format!("tensor {name} is {:?}; needed: one number", tensor.dims()))),
@@ -415,6 +478,17 @@ mod tests {
 
     fn open(files: &[PathBuf], rename: fn(&str) -> String) -> Result<Weights> {
         Weights::open("unet", files, rename, DType::F32, &Device::Cpu)
+    }
+
+    #[test]
+    fn a_network_of_endless_missing_tensors_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write(dir.path(), "a.safetensors", &[("a", ones(&[1], DType::F32))]);
+        let weights = open(&[file], str::to_owned).unwrap();
+        let large = weights.get("large", &[1 << 20, 1 << 20]).unwrap();
+        assert_eq!(large.dims(), [1 << 20, 1 << 20]);
+        let found = (0..2 * MOST_MISSING).find_map(|n| weights.get(&n.to_string(), &[1]).err());
+        assert!(found.unwrap().to_string().contains("missing: "));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Decoded {
     pub(crate) profile: Option<Vec<u8>>,
     /// Whether it was stored with one bit of grey per pixel: Pillow's mode "1".
     pub(crate) bilevel: bool,
+    /// Whether it was stored with a palette: Pillow's mode "P".
+    pub(crate) palette: bool,
 }
 
 /// Decodes a picture; `what` names it in errors: "picture" or "mask".
@@ -91,7 +93,13 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits, what: &'static str) -> Resul
     let pixels = known_kind(pixels);
     let profile =
         profile.filter(|profile| profile.get(16..20) == Some(b"RGB ") && pixels.color().has_color());
-    Ok(Decoded { pixels, profile, bilevel: format == ImageFormat::Png && is_bilevel_png(bytes) })
+    let is_png = format == ImageFormat::Png;
+    Ok(Decoded {
+        pixels,
+        profile,
+        bilevel: is_png && png_kind(bytes) == Some([1, 0]),
+        palette: is_png && png_kind(bytes).is_some_and(|[_, colour]| colour == 3),
+    })
 }
 
 /// The pixels in one of the eight kinds that a [`Picture`](super::Picture) has.
@@ -111,7 +119,7 @@ fn known_kind(pixels: DynamicImage) -> DynamicImage {
     }
 }
 
-/// Bit depth 1 and colour type grey, in the header chunk that every PNG begins with.
-fn is_bilevel_png(bytes: &[u8]) -> bool {
-    bytes.get(24..26) == Some(&[1, 0])
+/// Bit depth and colour type, in the header chunk that every PNG begins with.
+fn png_kind(bytes: &[u8]) -> Option<[u8; 2]> {
+    bytes.get(24..26)?.try_into().ok()
 }

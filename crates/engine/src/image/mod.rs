@@ -61,6 +61,18 @@ impl Picture {
         Self { pixels, profile }
     }
 
+    /// The same pixels with a colour profile, or without.
+    #[cfg(test)]
+    pub(crate) fn with_profile(self, profile: Option<Vec<u8>>) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// The colour profile.
+    #[cfg(test)]
+    pub(crate) fn profile(&self) -> Option<&[u8]> {
+        self.profile.as_deref()
+    }
+
     /// The pixels as decoded: one of the 8- and 16-bit grey and RGB kinds, with or without alpha.
     pub fn pixels(&self) -> &DynamicImage {
         &self.pixels

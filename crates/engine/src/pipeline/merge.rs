@@ -236,16 +236,16 @@ pub fn overlay(original: &Picture, painted: &RgbImage, mask: &Mask, plan: &Plan)
     let mut out = RgbImage::new(width, height);
     let inner = resize_crop(painted, plan.crop.size());
     image::imageops::replace(&mut out, &inner, i64::from(plan.crop.x), i64::from(plan.crop.y));
-    let original = original.to_rgb8();
+    let colours = original.to_rgb8();
     let mask: GrayImage = mask.to_size(plan.picture);
-    for ((pixel, old), grey) in out.pixels_mut().zip(original.pixels()).zip(mask.as_raw()) {
+    for ((pixel, old), grey) in out.pixels_mut().zip(colours.pixels()).zip(mask.as_raw()) {
         let alpha = u32::from(255 - grey);
         for (value, old) in pixel.0.iter_mut().zip(old.0) {
             *value =
                 composite(u32::from(*value), straight(divided_by_255(u32::from(old) * alpha), alpha), alpha);
         }
     }
-    Ok(Picture::from_rgb8(out))
+    Ok(original.with_pixels(out.into()))
 }
 
 /// Resized to cover a size with the shape kept, and cut around the middle.
@@ -297,6 +297,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_colour_profile_outlives_a_crop_without_merging() {
+        let size = Size { width: 32, height: 32 };
+        let original = Picture::from_rgb8(RgbImage::new(32, 32)).with_profile(Some(vec![7; 20]));
+        let mask = Mask::from_luma8(GrayImage::from_pixel(32, 32, image::Luma([255])));
+        let plan = Plan::whole(size, Some(64), Some(64)).unwrap();
+        let painted = RgbImage::new(64, 64);
+        let over = overlay(&original, &painted, &mask, &plan).unwrap();
+        assert_eq!(over.profile(), original.profile());
+        assert!(original.profile().is_some());
+    }
 
     const KINDS: [ColorType; 8] = [
         ColorType::L8,

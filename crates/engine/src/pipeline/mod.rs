@@ -240,6 +240,6 @@ fn finish(request: &InpaintRequest, work: &RgbImage) -> Result<Picture> {
     } else if params.padding_mask_crop.is_some() {
         merge::overlay(&params.image, work, &params.mask, request.plan())
     } else {
-        Ok(Picture::from_rgb8(work.clone()))
+        Ok(params.image.with_pixels(work.clone().into()))
     }
 }

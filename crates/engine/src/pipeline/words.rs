@@ -9,6 +9,8 @@ use crate::request::{InpaintParams, InpaintRequest, PROMPT_LIMIT, PromptSyntax};
 
 /// The longest quotation in a warning, in characters.
 const QUOTED: usize = 120;
+/// Notes on one text's brackets that are told one by one.
+const MOST_NOTES: usize = 10;
 
 /// What each of two text encoders reads.
 pub(super) type Texts = [String; 2];
@@ -69,8 +71,13 @@ impl Pipeline {
         for (side, texts) in sides.into_iter().filter_map(|(side, texts)| Some((side, texts?))) {
             let chunks = self.tokenize(params, &texts)?;
             for ((encoder, text), chunks) in self.text_encoders.iter().zip(&texts).zip(&chunks) {
-                for note in parse(params, text).notes() {
+                let parsed = parse(params, text);
+                let mut notes = parsed.notes().iter();
+                for note in notes.by_ref().take(MOST_NOTES) {
                     add(format!("the {side} {}", explained(note, text)));
+                }
+                if notes.len() > 0 {
+                    add(format!("of the {side} there are {} more notes of the kind", notes.len()));
                 }
                 if let Some(cut) = chunks.cut {
                     add(format!(

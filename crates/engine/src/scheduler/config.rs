@@ -169,6 +169,11 @@ impl SchedulerConfig {
         })
     }
 
+    /// One of `choices`, by name, or `null` for none.
+    pub(super) fn choice_or<T: Copy>(&self, key: &'static str, null: T, choices: &[(&str, T)]) -> Result<T> {
+        if self.value(key).is_null() { Ok(null) } else { self.choice(key, choices) }
+    }
+
     /// A list of numbers, or null.
     pub(super) fn optional_numbers(&self, key: &'static str) -> Result<Option<Vec<f64>>> {
         let value = self.value(key);

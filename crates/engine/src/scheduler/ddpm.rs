@@ -44,8 +44,10 @@ impl Ddpm {
             prediction: Prediction::read(config)?,
             bounds: Bounds::read(config)?,
             // diffusers also lists "fixed_large_log", and then takes the square root of a negative number.
-            variance: config.choice(
+            // A configuration of another class may say null, which diffusers takes for the first.
+            variance: config.choice_or(
                 "variance_type",
+                Variance::FixedSmall,
                 &[
                     ("fixed_small", Variance::FixedSmall),
                     ("fixed_small_log", Variance::FixedSmallLog),
@@ -131,16 +133,23 @@ mod tests {
     use super::*;
 
     /// A step from timestep 500 of 750, 500, 250, 0, with the noise 0.5 and -1.25.
-    fn step(variance_type: &str, output: &[f32]) -> Result<Vec<f32>> {
+    fn step(variance_type: impl Into<serde_json::Value>, output: &[f32]) -> Result<Vec<f32>> {
         let config = json!({
             "_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-            "beta_schedule": "scaled_linear", "clip_sample": false, "variance_type": variance_type,
+            "beta_schedule": "scaled_linear", "clip_sample": false, "variance_type": variance_type.into(),
         });
         let mut ddpm = Ddpm::new(&SchedulerConfig::from_json(&config)?, 4)?;
         let tensor = |values: &[f32]| Tensor::from_slice(values, (1, values.len() / 2, 1, 2), &Device::Cpu);
         let mut draw = |_: &[usize]| Ok(tensor(&[0.5, -1.25])?);
         let prev = ddpm.step(1, &tensor(output)?, &tensor(&[1.0, -2.0])?, &mut draw)?;
         Ok(prev.flatten_all()?.to_vec1()?)
+    }
+
+    #[test]
+    fn null_is_a_fixed_small_variance() {
+        let output = [0.3, -0.7];
+        assert_eq!(step(serde_json::Value::Null, &output).unwrap(), step("fixed_small", &output).unwrap());
+        assert_ne!(step("fixed_large", &output).unwrap(), step("fixed_small", &output).unwrap());
     }
 
     /// Against diffusers, on an output with a learned variance in its second channel.

@@ -2,7 +2,6 @@
 //! to another (Lu et al. 2022, arXiv 2206.00927 and 2211.01095).
 
 use candle_core::Tensor;
-use serde_json::Value;
 
 use super::arith::{exp, weighted};
 use super::bounds::Bounds;
@@ -36,8 +35,13 @@ impl Algorithm {
         if config.kind() == SchedulerKind::DpmSolverMultistep {
             choices.push(("sde-dpmsolver", Self::SdeDpmSolver));
         }
-        // A learned variance would be channels to leave out; diffusers then keeps three, which no latents have.
-        config.only("variance_type", Value::Null)?;
+        // A learned variance would be channels to leave out; diffusers then keeps three, which no latents have. Any other
+        // is of a configuration that another class has written, and means nothing here.
+        config.choice_or(
+            "variance_type",
+            (),
+            &["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"].map(|name| (name, ())),
+        )?;
         config.choice("algorithm_type", &choices)
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use crate::Result;
-use crate::weights::MappedFile;
+use crate::weights::TensorFile;
 
 /// A change to one weight.
 #[derive(Clone)]
 pub(crate) struct Change {
-    pub(super) file: Arc<MappedFile>,
+    pub(super) file: Arc<TensorFile>,
     /// How strongly the user wants it.
     pub(super) scale: f64,
     pub(super) delta: Delta,
@@ -100,14 +100,14 @@ impl Change {
     }
 
     /// The file that it comes from, for errors.
-    pub(crate) fn file(&self) -> &MappedFile {
+    pub(crate) fn file(&self) -> &TensorFile {
         &self.file
     }
 }
 
 impl Delta {
     /// `scale` times the difference; as many elements as the weight, in its order.
-    fn values(&self, file: &MappedFile, scale: f64) -> Result<Tensor> {
+    fn values(&self, file: &TensorFile, scale: f64) -> Result<Tensor> {
         match self {
             Self::Product { pair, factor } => pair.values(file, factor * scale),
             Self::Hadamard { first, second, factor } => {
@@ -123,7 +123,7 @@ impl Delta {
 
 impl Side {
     /// A matrix (O, I); a convolution's is (O, I, k * k).
-    fn values(&self, file: &MappedFile, scale: f64) -> Result<Tensor> {
+    fn values(&self, file: &TensorFile, scale: f64) -> Result<Tensor> {
         match self {
             Self::Full(name) => Ok((file.read_f32(name)? * scale)?),
             Self::Product(pair) => pair.values(file, scale),
@@ -133,7 +133,7 @@ impl Side {
 
 impl Pair {
     /// `scale * left right` (O, I * k * k), or with the core (O, I, k * k).
-    fn values(&self, file: &MappedFile, scale: f64) -> Result<Tensor> {
+    fn values(&self, file: &TensorFile, scale: f64) -> Result<Tensor> {
         let left = file.read_f32(&self.left)?.flatten_from(1)?;
         let left = if self.transposed { left.t()?.contiguous()? } else { left };
         // The smaller matrix takes the factor: the product needs no second pass.
@@ -152,7 +152,7 @@ impl Pair {
 
 impl Magnitude {
     /// What each row or column of `changed` (O, I ..) is multiplied by to get its learnt length: (O, 1 ..) or (1, I ..).
-    fn factors(&self, file: &MappedFile, changed: &Tensor) -> Result<Tensor> {
+    fn factors(&self, file: &TensorFile, changed: &Tensor) -> Result<Tensor> {
         let dims = changed.dims();
         let matrix = changed.reshape((dims[0], dims.get(1).copied().unwrap_or(1), ()))?;
         let kept = usize::from(!self.per_output);

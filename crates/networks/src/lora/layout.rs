@@ -33,6 +33,11 @@ impl ModelLayout {
         self.networks.get(&network)
     }
 
+    /// The networks that there are.
+    pub(super) fn networks(&self) -> impl Iterator<Item = Network> {
+        self.networks.keys().copied()
+    }
+
     /// The module that a trainer's name means: the network is asked that the name says, or each in turn.
     pub(super) fn find(&self, network: Option<Network>, module: &Spelling) -> Option<(Network, &str)> {
         let asked = self.networks.iter().filter(|(n, _)| network.is_none_or(|network| network == **n));

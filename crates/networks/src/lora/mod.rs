@@ -26,7 +26,7 @@ pub use key::Network;
 pub use layout::ModelLayout;
 
 use crate::Result;
-use crate::weights::MappedFile;
+use crate::weights::TensorFile;
 use key::Spelling;
 use metadata::Metadata;
 use module::{Builder, ModuleChange, Parts};
@@ -36,7 +36,7 @@ const NAMED: usize = 8;
 
 /// An opened file, taken apart.
 pub struct Lora {
-    file: Arc<MappedFile>,
+    file: Arc<TensorFile>,
     modules: BTreeMap<(Option<Network>, Spelling), Parts>,
     /// Names that are none of a LoRA's.
     unknown: Vec<String>,
@@ -78,7 +78,7 @@ impl Lora {
     /// [`crate::Error::File`] when it can't be read, when two of its tensors say the same, or when its metadata ask for what is
     /// not implemented.
     pub fn open(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
-        let file = MappedFile::open(path)?;
+        let file = TensorFile::read(path)?;
         let metadata = Metadata::parse(metadata).map_err(|reason| file.error(reason))?;
         let mut lora =
             Self { file: Arc::new(file), modules: BTreeMap::new(), unknown: vec![], words: vec![], metadata };
@@ -112,8 +112,9 @@ impl Lora {
         family::check(self, model).map_err(|reason| self.file.error(reason))?;
         let mut placed = BTreeMap::<(Network, &str), (&Spelling, &Parts)>::new();
         let mut lost: Vec<&str> = self.unknown.iter().map(String::as_str).collect();
+        let home = self.home_of_unnamed(model)?;
         for ((network, module), parts) in &self.modules {
-            match model.find(*network, module) {
+            match model.find(network.or(home), module) {
                 None => lost.extend(parts.values().map(String::as_str)),
                 Some(place) => {
                     if let Some((_, other)) = placed.insert(place, (module, parts))
@@ -159,6 +160,32 @@ impl Lora {
                 let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
                 Err(self.file.error(format!("does not fit this model: {}", some_of(&faults))))
             }
+        }
+    }
+
+    /// The one network that all modules fit whose names say none, as those of a file that PEFT saved of one network
+    /// alone: its first layers may have namesakes in another. `None` where there are no such modules or no such network.
+    fn home_of_unnamed(&self, model: &ModelLayout) -> Result<Option<Network>> {
+        let unnamed: Vec<_> = self.modules.iter().filter(|((network, _), _)| network.is_none()).collect();
+        let fits = |network: &Network| {
+            unnamed.iter().all(|((_, module), parts)| {
+                model
+                    .find(Some(*network), module)
+                    .is_some_and(|(network, module)| self.build(network, module, parts, model, 1.0).is_ok())
+            })
+        };
+        let homes: Vec<Network> = match unnamed.is_empty() {
+            true => Vec::new(),
+            false => model.networks().filter(fits).collect(),
+        };
+        match homes.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(*one)),
+            [first, second, ..] => Err(self.file.error(format!(
+                "says of no module whose it is, and fits {} and {} alike; put the network's name before each",
+                first.component(),
+                second.component()
+            ))),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::change::{Change, Convention, Delta, Magnitude, Pair, Side};
 use super::key::Part;
-use crate::weights::MappedFile;
+use crate::weights::TensorFile;
 
 /// A module of the file: its parts by the names of their tensors.
 pub(super) type Parts = BTreeMap<Part, String>;
@@ -24,7 +24,7 @@ type Checked<T> = std::result::Result<T, String>;
 
 /// Reads shapes and alphas of one module.
 pub(super) struct Builder<'a> {
-    pub(super) file: &'a Arc<MappedFile>,
+    pub(super) file: &'a Arc<TensorFile>,
     pub(super) parts: &'a Parts,
     /// The user's scale.
     pub(super) scale: f64,

@@ -411,3 +411,76 @@ fn alpha_over_rank_times_scale_is_added() {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_written_anew_while_it_is_open_does_no_harm() {
+    let model = Model::new(&[Network::Unet]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("concept.safetensors");
+    save(
+        &path,
+        &pair(&format!("unet.{TO_Q}.lora_A.weight"), &format!("unet.{TO_Q}.lora_B.weight"), WIDTH, WIDTH),
+    );
+    let changes = Lora::open(&path, &none()).unwrap().changes(&model.layout(), 1.0).unwrap();
+    let name = format!("{TO_Q}.weight");
+    let read = || values(&model.read(Network::Unet, &name, &changes[&Network::Unet]).unwrap());
+    let before = read();
+    // As a copy over it begins: what was mapped would be gone.
+    std::fs::File::create(&path).unwrap();
+    assert_eq!(read(), before);
+}
+
+#[test]
+fn weights_of_any_format_take_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = |files: &[PathBuf]| {
+        let weights = Weights::open("unet", files, str::to_owned, DType::F32, &Device::Cpu).unwrap();
+        let mut layout = ModelLayout::default();
+        layout.add(Network::Unet, &weights);
+        (weights, layout)
+    };
+    let concept = dir.path().join("concept.safetensors");
+    save(
+        &concept,
+        &pair(&format!("unet.{TO_Q}.lora_A.weight"), &format!("unet.{TO_Q}.lora_B.weight"), WIDTH, WIDTH),
+    );
+    let name = format!("{TO_Q}.weight");
+    let mut read = Vec::new();
+    for dtype in [DType::F32, DType::F64] {
+        let file = dir.path().join(dtype.as_str());
+        let tensors = unet_tensors(WORDS).into_iter().enumerate();
+        let tensors = tensors.map(|(i, (name, shape))| (name, numbers(&shape, i).to_dtype(dtype).unwrap()));
+        save(&file, &tensors.collect::<Vec<_>>());
+        let (weights, layout) = layout(&[file]);
+        let changes = Lora::open(&concept, &none()).unwrap().changes(&layout, 0.5).unwrap();
+        let weights = weights.with_changes(changes[&Network::Unet].clone()).unwrap();
+        read.push(values(&weights.get(&name, &[WIDTH, WIDTH]).unwrap()));
+    }
+    assert_eq!(read[0], read[1]);
+}
+
+#[test]
+fn a_file_that_names_no_network_belongs_to_the_one_that_it_fits() {
+    let model = Model::new(&[Network::TextEncoder, Network::TextEncoder2]);
+    // The second encoder of SDXL is wider, and its first layers have the names of the first one's.
+    let wide = |name: &str| {
+        let shape = model.weights(Network::TextEncoder).shapes()[name].clone();
+        shape.into_iter().map(|side| 2 * side).collect::<Vec<_>>()
+    };
+    let second = model.files[&Network::TextEncoder2].clone();
+    let names = text_tensors().into_iter().map(|(name, _)| name).enumerate();
+    save(&second, &names.map(|(i, name)| (name.clone(), numbers(&wide(&name), i))).collect::<Vec<_>>());
+    let module = "base_model.model.text_model.encoder.layers.0.self_attn.q_proj";
+    let named = |columns| {
+        pair(&format!("{module}.lora_A.weight"), &format!("{module}.lora_B.weight"), columns, columns)
+    };
+    for (columns, home) in [(WORDS, Network::TextEncoder), (2 * WORDS, Network::TextEncoder2)] {
+        let changes = model.changes(&named(columns), &none(), 1.0).unwrap();
+        assert_eq!(changes.into_keys().collect::<Vec<_>>(), [home]);
+    }
+    let error = model.changes(&named(3 * WORDS), &none(), 1.0).err().unwrap();
+    assert!(error.contains("does not fit this model"), "{error}");
+    let alike = Model::new(&[Network::TextEncoder, Network::TextEncoder2]);
+    let error = alike.changes(&named(WORDS), &none(), 1.0).err().unwrap();
+    assert!(error.contains("text_encoder and text_encoder_2 alike"), "{error}");
+}

@@ -232,6 +232,10 @@ impl UNet2DConditionConfig {
             return refuse(key, value.to_string(), "the keys of diffusers' UNet2DConditionModel");
         }
         self.check_lengths(component)?;
+        bounds::check(
+            component,
+            [("layers_per_block with transformer_layers_per_block, in all,", self.blocks(), bounds::BLOCKS)],
+        )?;
         bounds::check_groups(component, self.groups(), &self.block_out_channels)
     }
 
@@ -271,6 +275,20 @@ impl UNet2DConditionConfig {
             each("transformer_layers_per_block", depths, 0..=*bounds::LAYERS.end());
         }
         sizes
+    }
+
+    /// How many residual and transformer blocks there are, at most: each layer of either direction has one of the first
+    /// and as many of the second as its level says.
+    fn blocks(&self) -> usize {
+        let levels = self.block_out_channels.len();
+        let layers = self.layers_per_block.expand(levels).unwrap_or_default();
+        let count = |layers: usize, depth: PerBlock<usize>| match depth {
+            PerBlock::All(depth) => layers * (1 + depth),
+            PerBlock::Each(depths) => layers + depths.into_iter().sum::<usize>(),
+        };
+        let down = layers.iter().copied().zip(self.depths_down().unwrap_or_default());
+        let up = layers.iter().rev().map(|layers| layers + 1).zip(self.depths_up().unwrap_or_default());
+        down.chain(up).map(|(layers, depth)| count(layers, depth)).sum()
     }
 
     fn check_lengths(&self, component: &str) -> Result<()> {
@@ -423,6 +441,18 @@ mod tests {
             "power": 0.666, "update_after_step": 0, "use_ema_warmup": false, "_name_or_path": "x",
         });
         UNet2DConditionConfig::from_json("unet", &json).unwrap();
+    }
+
+    #[test]
+    fn a_network_of_too_many_blocks_is_refused() {
+        let blocks = |layers: usize, depth: usize| {
+            let json = json!({ "_class_name": "x", "layers_per_block": layers, "transformer_layers_per_block": depth });
+            UNet2DConditionConfig::from_json("unet", &json)
+        };
+        blocks(2, 100).unwrap();
+        let error = blocks(100, 100).unwrap_err().to_string();
+        // Four levels of 100 layers down and 101 up, each with a residual and 100 transformer blocks.
+        assert!(error.contains("in all, is 81204; allowed: 1 to 4096"), "{error}");
     }
 
     #[test]
