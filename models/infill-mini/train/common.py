@@ -3,8 +3,10 @@
 import argparse
 import csv
 import math
+import multiprocessing
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from PIL import Image, ImageDraw
@@ -23,6 +25,33 @@ def machine(arguments: argparse.Namespace, seed: int = 0) -> torch.device:
     return torch.device(arguments.device)
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The option that says how many processes draw."""
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+
+
+class Alone:
+    """An executor that does the work itself when it is asked for a result."""
+
+    def __enter__(self) -> "Alone":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def map(self, function, *jobs, chunksize: int = 1):
+        """As the built-in function."""
+        return map(function, *jobs)
+
+
+def workers(count: int) -> ProcessPoolExecutor | Alone:
+    """So many processes, whose `map` begins at once and gives results in order; this one alone if there is one only.
+
+    They are forked at the first `map`, which must come before this process touches a GPU.
+    """
+    return ProcessPoolExecutor(count, multiprocessing.get_context("fork")) if count > 1 else Alone()
+
+
 def half(device: torch.device) -> torch.autocast:
     """Mixed precision with bfloat16 where that is faster: on GPUs and on processors with instructions for it."""
     fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
@@ -30,11 +59,13 @@ def half(device: torch.device) -> torch.autocast:
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int = 100, floor: float = 0.02) -> float:
-    """The learning rate of `step`: a linear rise, then half a cosine down to `floor` of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    part = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part)))
+    """The learning rate of `step`: half a cosine down to `floor` of the peak, with a linear rise before it."""
+    return min(1.0, (step + 1) / warmup) * falling(step / steps, peak, floor)
+
+
+def falling(part: float, peak: float, floor: float) -> float:
+    """The learning rate after `part` of the training: half a cosine down to `floor` of the peak."""
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
 
 class Log:

@@ -48,7 +48,7 @@ class Diffusion:
         """The weighted squared error of v, a number per sample; `nine` (B, 9, h, w) as `encode` makes it."""
         clean, mask = nine[:, :4], nine[:, 4:5]
         signal, spread = (x[timesteps][:, None, None, None] for x in (self.signals, self.spreads))
-        noise = torch.randn(clean.shape).to(clean.device)
+        noise = torch.randn(clean.shape, device=clean.device)
         noisy = torch.cat([signal * clean + spread * noise, nine[:, 4:]], dim=1)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         v = unet(noisy, timesteps, context, added_cond_kwargs=given).sample.float()

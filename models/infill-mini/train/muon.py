@@ -5,21 +5,22 @@ import torch
 import together
 
 
-def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The nearest matrix with singular values about 1, by Newton and Schulz' iteration (the coefficients of the source).
+def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The nearest matrices with singular values about 1, by Newton and Schulz' iteration (the coefficients of the source).
 
-    Every iterate is a polynomial of x x^T times x, so only that polynomial is iterated: it is a small square.
+    `matrices` (B, rows, columns). Every iterate is a polynomial of x x^T times x, so only that polynomial is iterated: it is
+    a small square.
     """
-    x = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    gram = x @ x.T
-    factor = torch.eye(len(x), device=x.device)
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    gram = x @ x.mT
+    factor = torch.eye(x.shape[1], device=x.device).expand_as(gram)
     for _ in range(steps):
         square = factor @ gram @ factor
         factor = 3.4445 * factor + (-4.7750 * square + 2.0315 * square @ square) @ factor
     x = factor @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -32,14 +33,21 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         """One step along the orthogonal direction, as large as an AdamW step of the same rate (a root mean square of 0.2)."""
         for group in self.param_groups:
-            mine = group["params"][together.rank() :: together.size()]
-            for weight in mine:
-                state = self.state[weight]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(weight)
-                state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                direction = weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                direction = orthogonal(direction) * (0.2 * max(direction.shape) ** 0.5)
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction.view_as(weight), alpha=-group["lr"])
+            equal: dict[tuple[int, int], list[torch.Tensor]] = {}
+            for weight in group["params"][together.rank() :: together.size()]:
+                equal.setdefault(weight.flatten(1).shape, []).append(weight)
+            for shape, weights in equal.items():
+                directions = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
+                directions = orthogonal(directions) * (0.2 * max(shape) ** 0.5)
+                for weight, direction in zip(weights, directions):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.add_(direction.view_as(weight), alpha=-group["lr"])
             together.share(group["params"])
+
+    def _momentum(self, weight: torch.Tensor, amount: float) -> torch.Tensor:
+        """The gradient with momentum (Nesterov's), as a matrix."""
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(weight.grad, 1 - amount)
+        return weight.grad.lerp(state["momentum"], amount).flatten(1)

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from crops import pixels
+from cuts import pixels
 from tasks import random_task
 
 HELD_OUT = 1_000_000_000  # seeds from here on are for evaluation only

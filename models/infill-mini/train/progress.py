@@ -10,7 +10,7 @@ from PIL import Image
 import checker
 import text
 from common import add_machine, machine
-from crops import FULL, crop
+from cuts import FULL, crop
 from pool import HELD_OUT
 from scenes import draw_background, draw_thing
 from tasks import Task

@@ -72,7 +72,7 @@ def random_scene(rng: random.Random, count: int | None = None) -> Scene:
 
 def _place(rng: random.Random, scene: Scene, taken: set[str]) -> Thing | None:
     for attempt in range(8):
-        largest = (0.36, 0.26, 0.22, 0.18)[len(scene.things)]
+        largest = (0.25, 0.25, 0.22, 0.18)[len(scene.things)]
         radius = rng.uniform(0.1, largest)
         x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
         if all(math.hypot(x - t.x, y - t.y) > radius + t.radius + 0.02 for t in scene.things):

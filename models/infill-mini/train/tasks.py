@@ -36,7 +36,7 @@ def _caption(rng: random.Random, scene: Scene, things: list[Thing], say_backgrou
 def random_task(seed: int, size: int) -> Task:
     """The task of this seed, drawn at `size`: what is drawn does not depend on the size."""
     rng = random.Random(seed)
-    kind = rng.choices(("object", "background", "whole", "part", "several"), (60, 22, 7, 5, 6))[0]
+    kind = rng.choices(("object", "background", "whole", "part", "several"), (66, 20, 4, 4, 6))[0]
     scene = random_scene(rng, rng.randint(2, 3) if kind == "several" else None)
     if kind == "background" and rng.random() < 0.5:
         scene.things = scene.things[: rng.randint(0, 1)]
@@ -84,7 +84,7 @@ def _covered(thing: Thing, size: int) -> np.ndarray:
 
 def _ghost(rng: random.Random) -> Thing:
     """An object that is not there: holes of the shape of objects must not mean that there is one."""
-    radius = rng.uniform(0.1, 0.3)
+    radius = rng.uniform(0.1, 0.25)
     x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
     shape = rng.choice(words.SHAPES)
     return Thing(shape, "red", "flat", x, y, radius, rng.uniform(-0.2, 0.2), (0, 0, 0))

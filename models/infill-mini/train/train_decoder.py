@@ -10,39 +10,51 @@ import torch
 from diffusers import AutoencoderKL
 
 import together
-from common import Average, Log, add_machine, cosine, half, machine
-from crops import SHARD, crop
+from common import Average, Log, add_machine, add_workers, cosine, half, machine, workers
+from crops import SHARD
+from cuts import crop
 from train_vae import reconstruction, save
 
 SIDE = 128  # of the pieces, in pixels
 EXACT = 0.25  # share of the pieces whose latents are right
 
 
-class Pairs:
-    """Latents of the cached crops, and the same crops drawn again."""
+def piece(seed: int, size: int, row: int, column: int) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8 of the crop of this seed, drawn again."""
+    return crop(seed, size)[0][row : row + SIDE, column : column + SIDE, :3]
 
-    def __init__(self, pattern: str, seed: int):
-        self.rng = np.random.default_rng(seed)
+
+class Pairs:
+    """Pieces of latents of the cached crops, and the same pieces drawn again, one batch ahead."""
+
+    def __init__(self, pattern: str, seed: int, count: int, drawing):
+        self.rng, self.count, self.drawing = np.random.default_rng(seed), count, drawing
         self.shards = []
         for path in sorted(glob.glob(pattern)):
             size, shard = map(int, re.search(r"(\d+)-(\d+)\.npz$", path).groups())
             self.shards.append((1000 * size + shard * SHARD, size, np.load(path)["latents"][:, :4]))
+        self.ahead = self._begin()
 
-    def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled latents (count, 4, 16, 16) and pieces (count, 3, 128, 128) in -1 to 1."""
-        latents, pieces = [], []
-        for _ in range(count):
+    def _begin(self):
+        latents, jobs = [], []
+        for _ in range(self.count):
             first, size, cached = self.shards[self.rng.integers(len(self.shards))]
             index = int(self.rng.integers(len(cached)))
             row, column = (8 * int(n) for n in self.rng.integers((size - SIDE) // 8 + 1, size=2))
-            pixels = crop(first + index, size)[0][row : row + SIDE, column : column + SIDE, :3]
-            pieces.append(pixels.astype(np.float32) / 127.5 - 1)
+            jobs.append((first + index, size, row, column))
             latents.append(cached[index, :, row // 8 : (row + SIDE) // 8, column // 8 : (column + SIDE) // 8].astype(np.float32))
-        return torch.from_numpy(np.stack(latents)), torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2)
+        return latents, self.drawing.map(piece, *zip(*jobs))
 
-    def spread(self, count: int, largest: float) -> torch.Tensor:
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled latents (count, 4, 16, 16) and pieces (count, 3, 128, 128) in -1 to 1."""
+        latents, pieces = self.ahead
+        pieces = torch.from_numpy(np.stack(list(pieces))).permute(0, 3, 1, 2) / 127.5 - 1
+        self.ahead = self._begin()
+        return torch.from_numpy(np.stack(latents)), pieces
+
+    def spread(self, largest: float) -> torch.Tensor:
         """How wrong each piece's latents are: (count, 1, 1, 1)."""
-        spread = self.rng.uniform(0, largest, count) * (self.rng.random(count) >= EXACT)
+        spread = self.rng.uniform(0, largest, self.count) * (self.rng.random(self.count) >= EXACT)
         return torch.from_numpy(spread.astype(np.float32))[:, None, None, None]
 
 
@@ -58,6 +70,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=0.25, help="the largest standard deviation of what is wrong")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="that share the batch; --threads each")
+    add_workers(parser)
     add_machine(parser)
     return parser.parse_args()
 
@@ -65,16 +78,17 @@ def options() -> argparse.Namespace:
 def train(a: argparse.Namespace) -> None:
     """One process of the training."""
     device = machine(a, a.seed + together.rank())
+    drawing = workers(a.workers)
+    pairs = Pairs(a.data, a.seed + together.rank(), a.batch // together.size(), drawing)
     vae = AutoencoderKL.from_pretrained(f"{a.init}/vae", dtype=torch.float32).to(device, memory_format=torch.channels_last)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     weights = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=a.rate, betas=(0.9, 0.99), weight_decay=1e-4)
     average, log = Average({"vae": vae}, 0.995), Log("decoder", 25)
-    pairs, count = Pairs(a.data, a.seed + together.rank()), a.batch // together.size()
     for step in range(a.steps):
-        latents, pieces = pairs.batch(count)
-        latents = latents + pairs.spread(count, a.noise) * torch.randn(latents.shape)
+        latents, pieces = pairs.batch()
+        latents = latents + pairs.spread(a.noise) * torch.randn(latents.shape)
         latents, pieces = (x.to(device, memory_format=torch.channels_last) for x in (latents, pieces))
         with half(device):
             painted = vae.decode(latents / vae.config.scaling_factor).sample

@@ -5,6 +5,7 @@ away); then encoder, projection and the attention to the image tokens learn to p
 """
 
 import argparse
+import itertools
 import os
 import random
 
@@ -16,8 +17,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 import words
-from common import Log, add_machine, cosine, half, machine
-from crops import crop
+from common import Log, add_machine, add_workers, cosine, half, machine, workers
+from cuts import crop
 from diffusion import Diffusion, sizes
 from encode import encode
 from export import public_names, tidy_config
@@ -25,6 +26,7 @@ from scenes import Scene, Thing, draw_background, draw_thing, random_scene
 from text import Words
 
 SIDE, WIDTH, TOKENS = 64, 128, 4
+KINDS = (list(words.COLOURS), list(words.SHAPES), list(words.STYLES))
 FIRST_SEED = 900_000
 MEAN, SPREAD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
 
@@ -53,23 +55,23 @@ def pixels(pictures: list[np.ndarray]) -> torch.Tensor:
     return (torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255 - MEAN) / SPREAD
 
 
-def train_names(encoder, steps: int, batch: int, rate: float) -> None:
-    """The first part: names from pixels."""
-    kinds = (list(words.COLOURS), list(words.SHAPES), list(words.STYLES))
-    heads = torch.nn.ModuleList(torch.nn.Linear(WIDTH, len(k)) for k in kinds)
+def named(seed: int) -> tuple[np.ndarray, list[int]]:
+    """A reference picture and the numbers of its colour, shape and style."""
+    rng = random.Random(seed)
+    thing = random_scene(rng, 1).things[0]
+    return reference(rng, thing), [k.index(v) for k, v in zip(KINDS, (thing.colour, thing.shape, thing.style))]
+
+
+def train_names(encoder, drawn, steps: int, batch: int, rate: float) -> None:
+    """The first part: names from pixels; `drawn` gives what `named` draws."""
+    heads = torch.nn.ModuleList(torch.nn.Linear(WIDTH, len(k)) for k in KINDS)
     heads.to(encoder.device)
     weights = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=1e-2, fused=True)
-    log, seed = Log("ip-names", 50), FIRST_SEED
+    log = Log("ip-names", 50)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = cosine(step, steps, rate)
-        pictures, labels = [], []
-        while len(pictures) < batch:
-            rng = random.Random(seed)
-            seed += 1
-            thing = random_scene(rng, 1).things[0]
-            pictures.append(reference(rng, thing))
-            labels.append([k.index(v) for k, v in zip(kinds, (thing.colour, thing.shape, thing.style))])
+        pictures, labels = zip(*itertools.islice(drawn, batch))
         labels = torch.tensor(labels, device=encoder.device)
         with half(encoder.device):
             embeds = encoder(pixels(pictures).to(encoder.device)).image_embeds
@@ -113,28 +115,31 @@ def public_adapter(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
     return {k: v.detach().half().cpu().contiguous() for k, v in out.items()}
 
 
+def referred(seed: int, side: int) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """A crop with an object to paint, a reference for it and a vague caption; None if this seed's task is another one."""
+    (picture, task, _), rng = crop(seed, side), random.Random(seed)
+    if task.kind != "object":
+        return None
+    thing = task.targets[0]
+    shown = reference(rng, thing)
+    return picture, shown, rng.choice(("an object", "a shape", f"a {thing.shape}", f"a {thing.colour} shape", ""))
+
+
 class References:
     """Object tasks with a reference each: latents, states of vague captions, reference pictures."""
 
-    def __init__(self, model: str, count: int, side: int, device: torch.device):
+    def __init__(self, model: str, drawn, device: torch.device):
         vae = AutoencoderKL.from_pretrained(f"{model}/vae", dtype=torch.float32).to(device)
-        drawn, captions, self.references = [], [], []
-        seed = FIRST_SEED
-        while len(drawn) < count:
-            (picture, task, _), rng = crop(seed, side), random.Random(seed)
-            seed += 1
-            if task.kind != "object":
-                continue
-            thing = task.targets[0]
-            drawn.append(picture)
-            self.references.append(reference(rng, thing))
-            captions.append(rng.choice(("an object", "a shape", f"a {thing.shape}", f"a {thing.colour} shape", "")))
-        self.latents = torch.from_numpy(encode(vae, np.stack(drawn), 2)).to(device)
+        pictures, self.references, captions = zip(*(found for found in drawn if found))
+        self.latents = torch.from_numpy(encode(vae, np.stack(pictures), 2)).to(device)
         self.context, self.pooled = (part.to(device) for part in Words(model, model, device)(captions))
 
 
-def train_adapter(a, encoder) -> UNet2DConditionModel:
-    """The second part: the denoising loss, everything frozen but encoder, projection and image attention."""
+def train_adapter(a, encoder, drawn) -> UNet2DConditionModel:
+    """The second part: the denoising loss, everything frozen but encoder, projection and image attention.
+
+    `drawn` gives what `referred` draws.
+    """
     device = encoder.device
     unet = UNet2DConditionModel.from_pretrained(f"{a.model}/unet", dtype=torch.float32).requires_grad_(False)
     unet._load_ip_adapter_weights([fresh_adapter(unet)])
@@ -144,7 +149,7 @@ def train_adapter(a, encoder) -> UNet2DConditionModel:
     unet.to(device, torch.float32, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW([{"params": trained}, {"params": encoder.parameters(), "lr": a.rate * 0.1}],
                                   lr=a.rate, weight_decay=1e-2, fused=True)  # fmt: skip
-    data, diffusion = References(a.model, a.count, a.size, device), Diffusion(device)
+    data, diffusion = References(a.model, drawn, device), Diffusion(device)
     log, rng = Log("ip-adapter", 20), np.random.default_rng(1)
     for step in range(a.steps):
         for group, part in zip(optimizer.param_groups, (1.0, 0.1)):
@@ -172,15 +177,20 @@ def main() -> None:
     parser.add_argument("--out", default="..")
     parser.add_argument("--name-steps", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--count", type=int, default=6000)
+    parser.add_argument("--count", type=int, default=9000, help="crops to draw; two of three are of use")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
+    add_workers(parser)
     add_machine(parser)
     a = parser.parse_args()
-    encoder = vision().to(machine(a, 3))
-    train_names(encoder, a.name_steps, 2 * a.batch, a.rate)
-    unet = train_adapter(a, encoder)
+    device = machine(a, 3)
+    with workers(a.workers) as drawing:
+        pictures = drawing.map(named, range(FIRST_SEED, FIRST_SEED + 2 * a.batch * a.name_steps), chunksize=64)
+        crops = drawing.map(referred, range(FIRST_SEED, FIRST_SEED + a.count), [a.size] * a.count, chunksize=16)
+        encoder = vision().to(device)
+        train_names(encoder, pictures, a.name_steps, 2 * a.batch, a.rate)
+        unet = train_adapter(a, encoder, crops)
     os.makedirs(f"{a.out}/ip_adapter", exist_ok=True)
     save_file(public_adapter(unet), f"{a.out}/ip_adapter/infill-mini.safetensors", metadata={"format": "pt"})
     encoder.half().save_pretrained(f"{a.out}/image_encoder")

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import words
 from common import Log, add_machine, cosine, half, machine
-from crops import largest_size, window
+from cuts import largest_size, window
 from diffusion import Diffusion, sizes
 from encode import encode
 from scenes import Thing, draw_background, draw_thing, thing_mask

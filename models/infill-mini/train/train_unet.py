@@ -2,8 +2,10 @@
 
 import argparse
 import glob
+import itertools
 import json
 import os
+import time
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from diffusers import UNet2DConditionModel
 
 import networks
 import together
-from common import Average, Log, add_machine, cosine, half, machine
+from common import Average, Log, add_machine, falling, half, machine
 from diffusion import Diffusion, sizes
 from muon import Muon
 from text import Words
@@ -25,40 +27,42 @@ class Latents:
     Processes that train together share the shards among them.
     """
 
-    def __init__(self, pattern: str, words: Words, seed: int):
-        self.pattern, self.words, self.seen = pattern, words, set()
+    def __init__(self, pattern: str, words: Words, seed: int, device: torch.device):
+        self.pattern, self.words, self.device, self.seen = pattern, words, device, set()
         self.rng, self.order = np.random.default_rng(seed), np.empty(0, np.int64)
-        self.nine, self.context, self.pooled = [], [], []
+        self.parts: tuple[torch.Tensor, ...] = ()  # nine channels of latents, context, pooled words; half precision
         self.look()
 
     def look(self) -> None:
         """Takes in the shards that are new."""
+        shards = [self.parts] if self.parts else []
         for number, path in enumerate(sorted(glob.glob(self.pattern))):
             if path in self.seen or number % together.size() != together.rank():
                 continue
             self.seen.add(path)
             cached = np.load(path)
-            context, pooled = self.words(json.loads(str(cached["captions"])))
-            for whole, part in ((self.nine, torch.from_numpy(cached["latents"])), (self.context, context), (self.pooled, pooled)):
-                whole.extend(part)
+            found = (torch.from_numpy(cached["latents"]), *self.words(json.loads(str(cached["captions"]))))
+            shards.append(tuple(part.to(self.device) for part in found))
+        if len(shards) > 1 or not self.parts:
+            self.parts = tuple(torch.cat(column) for column in zip(*shards))
 
     def pixels(self) -> int:
         """How many latents a sample has, height times width."""
-        return self.nine[0][0].numel()
+        return self.parts[0][0, 0].numel()
 
     def batch(self, count: int) -> dict[str, torch.Tensor]:
         """Nine channels of latents, context, pooled words (both zero where words are dropped), sizes."""
         if len(self.order) < count:
             self.look()
-            self.order = self.rng.permutation(len(self.nine))
-        index, self.order = self.order[:count], self.order[count:]
-        stay = torch.from_numpy((self.rng.random(count) >= DROPPED_WORDS).astype(np.float32))
-        gather = lambda parts: torch.stack([parts[i] for i in index]).float()  # noqa: E731
+            self.order = self.rng.permutation(len(self.parts[0]))
+        index, self.order = torch.from_numpy(self.order[:count]).to(self.device), self.order[count:]
+        stay = torch.from_numpy((self.rng.random(count) >= DROPPED_WORDS).astype(np.float32)).to(self.device)
+        nine, context, pooled = (part[index].float() for part in self.parts)
         return {
-            "nine": gather(self.nine),
-            "context": gather(self.context) * stay[:, None, None],
-            "pooled": gather(self.pooled) * stay[:, None],
-            "time_ids": sizes(count),
+            "nine": nine,
+            "context": context * stay[:, None, None],
+            "pooled": pooled * stay[:, None],
+            "time_ids": sizes(count).to(self.device),
         }
 
 
@@ -101,7 +105,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--words", default="work/words-to-picture", help="a folder with the text encoders")
     parser.add_argument("--tokenizer", default="..")
     parser.add_argument("--out", default="work/words-to-picture")
-    parser.add_argument("--steps", type=int, required=True)
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int)
+    length.add_argument("--minutes", type=float, help="instead of --steps, for one process: the rate falls by the clock")
     parser.add_argument("--batch", type=int, default=32, help="of the smallest size; of the others as many pixels")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--floor", type=float, default=0.3, help="the last learning rate as a part of --rate")
@@ -122,32 +128,40 @@ def train(a: argparse.Namespace) -> None:
     unet.to(device, memory_format=torch.channels_last).train()
     optimizers, average, log = Optimizers(unet, a.rate), Average({"unet": unet}, a.decay), Log(a.log, 50)
     words = Words(a.words, a.tokenizer, device)
-    sizes_of_data = [Latents(pattern, words, a.seed + together.rank()) for pattern in a.data]
+    sizes_of_data = [Latents(pattern, words, a.seed + together.rank(), device) for pattern in a.data]
     smallest = min(data.pixels() for data in sizes_of_data)
     if a.unet and os.path.exists(f"{a.unet}/weights.pt"):
         unet.load_state_dict(torch.load(f"{a.unet}/weights.pt", map_location=device))
     together.start_equal(optimizers.all)
-    diffusion = Diffusion(device)
-    for step in range(a.steps):
+    diffusion, start = Diffusion(device), time.time()
+    for step in itertools.count():
+        part = (time.time() - start) / (60 * a.minutes) if a.minutes else step / a.steps
+        if part >= 1:
+            break
         data = sizes_of_data[step % len(sizes_of_data)]
         count = max(1, a.batch * smallest // data.pixels() // together.size())
-        batch = {name: value.to(device) for name, value in data.batch(count).items()}
+        batch = data.batch(count)
         timesteps = diffusion.timesteps(count)
         given = {"text_embeds": batch["pooled"], "time_ids": batch["time_ids"]}
         with half(device):
             each = diffusion.losses(unet, batch["nine"], timesteps, batch["context"], given)
         each.mean().backward()
-        optimizers.step(cosine(step, a.steps, a.rate, a.warmup, a.floor))
+        optimizers.step(min(1.0, (step + 1) / a.warmup) * falling(part, a.rate, a.floor))
         average.update()
         if together.rank():
             continue
         each = each.detach()
         log.add(step, count * together.size(), loss=each.mean().item(), noisy=each[timesteps >= 700].mean().nan_to_num().item())
-        if (step + 1) % a.save_every == 0 or step + 1 == a.steps:
+        if (step + 1) % a.save_every == 0:
             save(a.out, average, unet)
             log.plot()
+    if together.rank() == 0:
+        save(a.out, average, unet)
+        log.plot()
 
 
 if __name__ == "__main__":
     arguments = options()
+    if arguments.minutes and arguments.processes > 1:
+        raise SystemExit("--minutes is for one process: several would not agree on the time")
     together.run(train, arguments, arguments.processes)
