@@ -29,9 +29,9 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} TB")
 }
 
-/// A number of pictures.
-pub(crate) fn counted(pictures: usize) -> String {
-    format!("{pictures} picture{}", if pictures == 1 { "" } else { "s" })
+/// A number of something, in words.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Width and height, where they are known.
@@ -53,7 +53,10 @@ mod tests {
             assert_eq!(bytes(count), text);
         }
         assert_eq!(bytes(u64::MAX), "18446744.1 TB");
-        assert_eq!([0, 1, 2].map(counted), ["0 pictures", "1 picture", "2 pictures"]);
+        assert_eq!(
+            [0, 1, 2].map(|number| counted(number, "picture")),
+            ["0 pictures", "1 picture", "2 pictures"]
+        );
         assert_eq!(minute(1_795_235_400_123), "2026-11-21 04:30");
     }
 }

@@ -104,12 +104,11 @@ pub(crate) fn run(command: &AssetsCommand, settings: &Settings) -> Result<()> {
             pruned.removed.iter().try_for_each(|asset| stdout::line(asset.id.as_str()))?;
             let jobs = match pruned.jobs {
                 0 => String::new(),
-                1 => " and 1 job".to_owned(),
-                jobs => format!(" and {jobs} jobs"),
+                jobs => format!(" and {}", kept::counted(jobs, "job")),
             };
             stderr::line(&format!(
                 "note: {}{jobs} {}, {} kept with {}",
-                kept::counted(pruned.removed.len()),
+                kept::counted(pruned.removed.len(), "picture"),
                 if *dry_run { "would go" } else { "removed" },
                 pruned.kept,
                 kept::bytes(pruned.kept_bytes),

@@ -1,8 +1,8 @@
 //! Masks: white is repainted, black stays.
 //!
 //! A mask is brought to any size by one function, [`Mask::to_size`], in the order of diffusers' mask processor: resized
-//! in the kind it was stored in (Lanczos; nearest neighbour for one bit per pixel and for a palette), then turned to grey, then binarised
-//! at one half. (`VaeImageProcessor` with `do_binarize` and `do_convert_grayscale` in diffusers/image_processor.py)
+//! in the kind it was stored in (Lanczos; nearest neighbour for one bit per pixel and for a palette), then turned to
+//! grey, then binarised at one half. (`VaeImageProcessor` with `do_binarize` and `do_convert_grayscale` in diffusers/image_processor.py)
 
 use image::{DynamicImage, GrayImage, Luma, RgbImage};
 
@@ -17,15 +17,13 @@ const WHITE: u8 = 128;
 #[derive(Clone, Debug)]
 pub struct Mask {
     samples: Samples,
+    /// How it is resized.
+    filter: Filter,
 }
 
-/// The kinds of mask that resize differently.
+/// A mask's pixels; those in colour turn grey once they are resized.
 #[derive(Clone, Debug)]
 enum Samples {
-    /// One bit per pixel, as 0 and 255: Pillow's mode "1".
-    Bilevel(GrayImage),
-    /// Of a palette, looked up: Pillow's mode "P".
-    Palette(RgbImage),
     Grey(GrayImage),
     Colour(RgbImage),
 }
@@ -38,28 +36,24 @@ impl Mask {
     /// As for [`Picture::decode`](crate::image::Picture::decode).
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self> {
         let decoded = decode(bytes, limits, "mask")?;
-        let samples = if decoded.bilevel {
-            Samples::Bilevel(decoded.pixels.to_luma8())
-        } else if decoded.palette {
-            Samples::Palette(to_rgb8(&decoded.pixels))
-        } else if decoded.pixels.color().has_color() {
+        let samples = if decoded.pixels.color().has_color() {
             Samples::Colour(to_rgb8(&decoded.pixels))
         } else {
             Samples::Grey(grey(&decoded.pixels))
         };
-        Ok(Self { samples })
+        Ok(Self { samples, filter: if decoded.nearest { Filter::Nearest } else { Filter::Lanczos } })
     }
 
     /// A mask of grey values: 128 and above are repainted.
     pub fn from_luma8(samples: GrayImage) -> Self {
-        Self { samples: Samples::Grey(samples) }
+        Self { samples: Samples::Grey(samples), filter: Filter::Lanczos }
     }
 
     /// Width and height in pixels.
     pub fn size(&self) -> Size {
         let (width, height) = match &self.samples {
-            Samples::Bilevel(image) | Samples::Grey(image) => image.dimensions(),
-            Samples::Palette(image) | Samples::Colour(image) => image.dimensions(),
+            Samples::Grey(image) => image.dimensions(),
+            Samples::Colour(image) => image.dimensions(),
         };
         Size { width, height }
     }
@@ -68,10 +62,8 @@ impl Mask {
     pub fn to_size(&self, size: Size) -> GrayImage {
         let Size { width, height } = size;
         match &self.samples {
-            Samples::Bilevel(image) => resize(image, width, height, Filter::Nearest),
-            Samples::Grey(image) => resize(image, width, height, Filter::Lanczos),
-            Samples::Palette(image) => luma(&resize(image, width, height, Filter::Nearest)),
-            Samples::Colour(image) => luma(&resize(image, width, height, Filter::Lanczos)),
+            Samples::Grey(image) => resize(image, width, height, self.filter),
+            Samples::Colour(image) => luma(&resize(image, width, height, self.filter)),
         }
     }
 
@@ -86,10 +78,8 @@ impl Mask {
             return resized.to_work(plan);
         }
         BinaryMask::from_luma(&match &self.samples {
-            Samples::Bilevel(image) => crop_resize_fill(image, plan, Filter::Nearest),
-            Samples::Grey(image) => crop_resize_fill(image, plan, Filter::Lanczos),
-            Samples::Palette(image) => luma(&crop_resize_fill(image, plan, Filter::Nearest)),
-            Samples::Colour(image) => luma(&crop_resize_fill(image, plan, Filter::Lanczos)),
+            Samples::Grey(image) => crop_resize_fill(image, plan, self.filter),
+            Samples::Colour(image) => luma(&crop_resize_fill(image, plan, self.filter)),
         })
     }
 

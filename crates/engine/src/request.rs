@@ -212,9 +212,23 @@ impl InpaintRequest {
     /// # Errors
     /// [`Error::Refused`] with the first parameter that is out of range.
     pub fn new(params: InpaintParams) -> Result<Self> {
-        if let Some(first) = Self::faults(&params).into_iter().next() {
-            return Err(first);
+        match Self::faults(&params).into_iter().next() {
+            Some(first) => Err(first),
+            None => Self::planned(params),
         }
+    }
+
+    /// As [`InpaintRequest::new`], with everything that is out of range.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for each parameter; what only the crop tells comes once nothing else is wrong.
+    pub fn checked(params: InpaintParams) -> std::result::Result<Self, Vec<Error>> {
+        let faults = Self::faults(&params);
+        if faults.is_empty() { Self::planned(params).map_err(|error| vec![error]) } else { Err(faults) }
+    }
+
+    /// Parameters without faults, with their crop.
+    fn planned(params: InpaintParams) -> Result<Self> {
         let steps_after_strength = steps_after_strength(&params)?;
         let size = params.image.size();
         let plan = match (params.padding_mask_crop, params.mask.bounds(size)) {
@@ -231,7 +245,7 @@ impl InpaintRequest {
     }
 
     /// What is out of range, all of it, but for what only the crop tells.
-    pub fn faults(params: &InpaintParams) -> Vec<Error> {
+    fn faults(params: &InpaintParams) -> Vec<Error> {
         let mut faults = word_faults(params);
         let mut check = |checked: Result<()>| faults.extend(checked.err());
         check(within("steps", params.num_inference_steps, &STEPS));

@@ -19,8 +19,6 @@ use crate::studio::Studio;
 use crate::tools::Kind;
 use crate::tools::inpaint::Inpaint;
 
-/// What a picture of the store may be: larger in bytes than one that comes in, since results are.
-pub(crate) const STORED: Limits = Limits { bytes: usize::MAX, side: 16_384, pixels: 64 << 20 };
 /// Pixels of all references of a call together: they are held decoded.
 const REFERENCE_PIXELS: u64 = 256 << 20;
 
@@ -125,12 +123,8 @@ impl Studio {
         }
         let params =
             params(&inpaint, picture, mask_picture, image_prompt).map_err(|error| vec![sentence(&error)])?;
-        let params = InpaintParams { vae_tile_size, ..params };
-        let faults: Vec<String> = InpaintRequest::faults(&params).iter().map(sentence).collect();
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        let request = InpaintRequest::new(params).map_err(|error| vec![sentence(&error)])?;
+        let request = InpaintRequest::checked(InpaintParams { vae_tile_size, ..params })
+            .map_err(|faults| faults.iter().map(sentence).collect::<Vec<_>>())?;
         let references = references.unwrap_or_default();
         Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })
     }
@@ -219,7 +213,7 @@ impl Studio {
             }
         };
         let (asset, limits) = match source {
-            Source::Asset(id) => (Some(id.clone()), STORED),
+            Source::Asset(id) => (Some(id.clone()), stored()),
             Source::Data(_) | Source::File(_) => (None, Limits::default()),
         };
         match decode(&bytes, &limits) {
@@ -236,6 +230,11 @@ impl Studio {
             }
         }
     }
+}
+
+/// What a picture of the store may be: of any number of bytes, since results are larger than what comes in.
+pub(crate) fn stored() -> Limits {
+    Limits { bytes: usize::MAX, ..Limits::default() }
 }
 
 /// What the engine refuses, in the names of the tools' schemas.

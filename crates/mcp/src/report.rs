@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::desk::Whereabouts;
 use crate::inference::linked;
 use crate::order::Order;
-use crate::prepare::STORED;
+use crate::prepare::stored;
 use crate::preview;
 use crate::reply::{self, Made};
 use crate::studio::Studio;
@@ -29,12 +29,12 @@ impl Studio {
     /// [`StoreError::UnknownJob`], and a store that can't be read.
     pub(crate) fn report(&self, id: &JobId, to: To) -> infill_store::Result<CallToolResult> {
         let job = self.store.job(id)?;
+        let order = Order::read(&job.input);
         let structured = match to {
             To::Caller => {
-                let inference = Order::read(&job.input).map(|order| linked(order.inference, &self.store));
                 let mut all = json!({ "job": job_value(&job), "creativeUnitsCost": 0 });
-                if let Ok(inference) = inference {
-                    all["inference"] = inference;
+                if let Ok(order) = &order {
+                    all["inference"] = linked(order.inference.clone(), &self.store);
                 }
                 all
             }
@@ -43,7 +43,7 @@ impl Studio {
         // What it painted before it ended is there, and nothing else may say so.
         let ended = |what: &str, sentence: &str| -> infill_store::Result<CallToolResult> {
             let (made, gone) = self.made(&job, false)?;
-            let samples = Order::read(&job.input).map_or(job.assets.len(), |order| order.samples());
+            let samples = order.as_ref().map_or(job.assets.len(), Order::samples);
             let painted = [reply::lines(&made, samples), reply::notes(&gone).collect()].concat();
             let first = match (to, painted.is_empty()) {
                 (To::Caller, true) => sentence.to_owned(),
@@ -68,7 +68,7 @@ impl Studio {
             }
             JobStatus::Canceled => ended("was cancelled", &format!("{id} was cancelled"))?,
             _ => {
-                let samples = Order::read(&job.input).map_or(1, |order| order.samples());
+                let samples = order.as_ref().map_or(1, Order::samples);
                 let mut lines = vec![self.under_way(&job, samples)];
                 if let Some(preview) = job.previews.last() {
                     lines.push(format!("So far it looks like {preview}, small and without a recipe."));
@@ -132,7 +132,7 @@ impl Studio {
         if budget == 0 {
             return None;
         }
-        let picture = Picture::decode(&self.store.bytes(id).ok()?, &STORED).ok()?;
+        let picture = Picture::decode(&self.store.bytes(id).ok()?, &stored()).ok()?;
         preview::jpeg(&picture.to_rgb8(), budget)
     }
 }

@@ -132,11 +132,10 @@ impl Studio {
     /// Checks a call and makes a job of it: its row is written before it is queued.
     pub(crate) fn begin(&self, kind: Kind, given: &Map<String, Value>) -> Begun {
         // Its place first: a call that has none costs no decoding. A dry run needs none.
-        let place = self.desk.reserve();
         let place = if given.get("dryRun").is_some_and(|dry_run| dry_run == "true") {
-            place.ok()
+            None
         } else {
-            match place {
+            match self.desk.reserve() {
                 Ok(place) => Some(place),
                 Err(sentence) => return Begun::Answered(reply::failure(&[sentence])),
             }

@@ -52,6 +52,12 @@ impl Store {
     /// # Errors
     /// A database that refuses.
     pub fn prunable(&self, limits: &Limits) -> Result<Pruned> {
+        let mut pruned = self.prunable_assets(limits)?;
+        pruned.jobs = forgettable(&self.connection(), limits, &pruned.removed)?.len();
+        Ok(pruned)
+    }
+
+    fn prunable_assets(&self, limits: &Limits) -> Result<Pruned> {
         let connection = self.connection();
         // The previews of runs first, then what was not put for longest.
         let mut query = connection.prepare(&format!(
@@ -59,9 +65,7 @@ impl Store {
         ))?;
         let rows = query.query_map([], |row| Ok((read_asset(row)?, row.get("held")?)))?;
         let rows: Vec<(Asset, bool)> = rows.collect::<rusqlite::Result<_>>()?;
-        let mut pruned = choose(rows, limits, now());
-        pruned.jobs = forgettable(&connection, limits, &pruned.removed)?.len();
-        Ok(pruned)
+        Ok(choose(rows, limits, now()))
     }
 
     /// Removes assets, those that were not put for longest first, until the rest is within the limits.
@@ -71,7 +75,7 @@ impl Store {
     /// # Errors
     /// A database that refuses or a file that can't be removed.
     pub fn prune(&self, limits: &Limits) -> Result<Pruned> {
-        let mut pruned = self.prunable(limits)?;
+        let mut pruned = self.prunable_assets(limits)?;
         let mut removed = Vec::new();
         for batch in pruned.removed.chunks(BATCH) {
             let gone = self.write(|connection| {

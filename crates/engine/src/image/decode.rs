@@ -43,10 +43,9 @@ pub(crate) struct Decoded {
     pub(crate) pixels: DynamicImage,
     /// The ICC profile, if it is one for RGB and the pixels are.
     pub(crate) profile: Option<Vec<u8>>,
-    /// Whether it was stored with one bit of grey per pixel: Pillow's mode "1".
-    pub(crate) bilevel: bool,
-    /// Whether it was stored with a palette: Pillow's mode "P".
-    pub(crate) palette: bool,
+    /// Whether it was stored with one bit of grey per pixel or with a palette, Pillow's modes "1" and "P": these are
+    /// resized by their nearest pixels alone.
+    pub(crate) nearest: bool,
 }
 
 /// Decodes a picture; `what` names it in errors: "picture" or "mask".
@@ -93,13 +92,7 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits, what: &'static str) -> Resul
     let pixels = known_kind(pixels);
     let profile =
         profile.filter(|profile| profile.get(16..20) == Some(b"RGB ") && pixels.color().has_color());
-    let is_png = format == ImageFormat::Png;
-    Ok(Decoded {
-        pixels,
-        profile,
-        bilevel: is_png && png_kind(bytes) == Some([1, 0]),
-        palette: is_png && png_kind(bytes).is_some_and(|[_, colour]| colour == 3),
-    })
+    Ok(Decoded { pixels, profile, nearest: format == ImageFormat::Png && is_nearest_png(bytes) })
 }
 
 /// The pixels in one of the eight kinds that a [`Picture`](super::Picture) has.
@@ -119,7 +112,7 @@ fn known_kind(pixels: DynamicImage) -> DynamicImage {
     }
 }
 
-/// Bit depth and colour type, in the header chunk that every PNG begins with.
-fn png_kind(bytes: &[u8]) -> Option<[u8; 2]> {
-    bytes.get(24..26)?.try_into().ok()
+/// Bit depth 1 and colour type grey, or a palette, in the header chunk that every PNG begins with.
+fn is_nearest_png(bytes: &[u8]) -> bool {
+    matches!(bytes.get(24..26), Some([1, 0] | [_, 3]))
 }
