@@ -2,11 +2,14 @@
 
 import argparse
 import csv
+import itertools
 import math
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from PIL import Image, ImageDraw
@@ -22,7 +25,25 @@ def machine(arguments: argparse.Namespace, seed: int = 0) -> torch.device:
     """Sets threads and seed; the device that the stage runs on."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs
     return torch.device(arguments.device)
+
+
+def add_length(parser: argparse.ArgumentParser) -> None:
+    """The options that say how long a stage trains."""
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int)
+    length.add_argument("--minutes", type=float, help="instead of --steps, for one process: the rate falls by the clock")
+
+
+def parts(arguments: argparse.Namespace) -> Iterator[tuple[int, float]]:
+    """Every step's number, and which part of the training lies behind it."""
+    start = time.time()
+    for step in itertools.count():
+        part = (time.time() - start) / (60 * arguments.minutes) if arguments.minutes else step / arguments.steps
+        if part >= 1:
+            return
+        yield step, part
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -33,23 +54,26 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 class Alone:
     """An executor that does the work itself when it is asked for a result."""
 
-    def __enter__(self) -> "Alone":
-        return self
-
-    def __exit__(self, *_) -> None:
-        pass
-
     def map(self, function, *jobs, chunksize: int = 1):
         """As the built-in function."""
         return map(function, *jobs)
 
 
-def workers(count: int) -> ProcessPoolExecutor | Alone:
+@contextmanager
+def workers(count: int) -> Iterator[ProcessPoolExecutor | Alone]:
     """So many processes, whose `map` begins at once and gives results in order; this one alone if there is one only.
 
-    They are forked at the first `map`, which must come before this process touches a GPU.
+    They are forked at the first `map`, which must come before this process touches a GPU. What nobody has taken by the end
+    is dropped.
     """
-    return ProcessPoolExecutor(count, multiprocessing.get_context("fork")) if count > 1 else Alone()
+    if count == 1:
+        yield Alone()
+        return
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def half(device: torch.device) -> torch.autocast:
@@ -58,14 +82,10 @@ def half(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def cosine(step: int, steps: int, peak: float, warmup: int = 100, floor: float = 0.02) -> float:
-    """The learning rate of `step`: half a cosine down to `floor` of the peak, with a linear rise before it."""
-    return min(1.0, (step + 1) / warmup) * falling(step / steps, peak, floor)
-
-
-def falling(part: float, peak: float, floor: float) -> float:
-    """The learning rate after `part` of the training: half a cosine down to `floor` of the peak."""
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
+def cosine(step: int, part: float, peak: float, warmup: int = 100, floor: float = 0.02) -> float:
+    """The learning rate of `step`, with `part` of the training behind it: a linear rise, then half a cosine down to `floor`
+    of the peak."""
+    return min(1.0, (step + 1) / warmup) * peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
 
 class Log:
@@ -74,22 +94,22 @@ class Log:
     def __init__(self, name: str, every: int = 50):
         os.makedirs("curves", exist_ok=True)
         self.path, self.every = f"curves/{name}.csv", every
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, torch.Tensor | float] = {}
         self.count, self.rows, self.start, self.samples = 0, [], time.time(), 0
         if os.path.exists(self.path):
             with open(self.path) as file:
                 self.rows = list(csv.DictReader(file))
         self.offset = int(self.rows[-1]["step"]) if self.rows else 0
 
-    def add(self, step: int, batch: int, **values: float) -> None:
-        """Counts the losses of one step."""
+    def add(self, step: int, batch: int, **values: torch.Tensor) -> None:
+        """Counts the losses of one step; a GPU is waited for only when they are printed."""
         self.samples += batch
         self.count += 1
         for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+            self.sums[key] = self.sums.get(key, 0.0) + value.detach()
         if self.count < self.every:
             return
-        row = {"step": self.offset + step + 1} | {k: f"{v / self.count:.5f}" for k, v in self.sums.items()}
+        row = {"step": self.offset + step + 1} | {k: f"{float(v) / self.count:.5f}" for k, v in self.sums.items()}
         self.rows.append(row)
         rate = self.samples / (time.time() - self.start)
         print(time.strftime("%H:%M:%S"), " ".join(f"{k} {v}" for k, v in row.items()), f"{rate:.1f}/s", flush=True)

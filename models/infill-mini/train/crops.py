@@ -23,6 +23,11 @@ SHARD = 500  # samples in a file
 VAGUE = 0.08  # share of the captions that leave colour or shape open
 
 
+def seeds(size: int, shard: int) -> range:
+    """The seeds of a shard's tasks."""
+    return range(1000 * size + shard * SHARD, 1000 * size + (shard + 1) * SHARD)
+
+
 def drawn(seed: int, side: int) -> tuple[np.ndarray, str]:
     """The crop of this seed and its caption."""
     picture, task, _ = crop(seed, side)
@@ -46,9 +51,7 @@ def main() -> None:
     paths = {shard: f"{a.out}/{a.size}-{shard:03d}" for shard in range(a.first + a.part, a.first - (-a.count // SHARD), a.parts)}
     missing = [shard for shard, path in paths.items() if not os.path.exists(path + ".npz")]
     with workers(a.workers) as drawing:
-        begin = lambda shard: drawing.map(  # noqa: E731
-            drawn, range(1000 * a.size + shard * SHARD, 1000 * a.size + (shard + 1) * SHARD), [a.size] * SHARD, chunksize=8
-        )
+        begin = lambda shard: drawing.map(drawn, seeds(a.size, shard), [a.size] * SHARD, chunksize=8)  # noqa: E731
         ahead = begin(missing[0]) if missing else None
         vae = AutoencoderKL.from_pretrained(a.vae, dtype=torch.float32).to(device)
         for shard, following in zip(missing, [*missing[1:], None]):
@@ -56,7 +59,7 @@ def main() -> None:
             ahead = begin(following) if following is not None else None  # is drawn while this one is encoded
             rng = random.Random(shard)
             captions = [words.vague(rng, caption) if rng.random() < VAGUE else caption for caption in captions]
-            latents = encode(vae, np.stack(pictures), max(1, 256 * 256 // a.size**2))
+            latents = encode(vae, np.stack(pictures))
             with open(paths[shard] + ".part", "wb") as file:
                 np.savez(file, latents=latents, captions=json.dumps(captions))
             os.replace(paths[shard] + ".part", paths[shard] + ".npz")

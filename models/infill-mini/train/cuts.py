@@ -23,7 +23,7 @@ def window(rng: random.Random, mask: np.ndarray, side: int) -> tuple[slice, slic
 def largest_size(rng: random.Random, seed: int, side: int) -> int:
     """The size at which to draw the task of this seed so that its hole fits into a crop of `side` pixels, 512 at most."""
     wanted = rng.choice((FULL, FULL, 448, 384, 320))
-    # A small drawing tells how large the hole is, in parts of the side.
+    # A small mask tells how large the hole is, in parts of the side.
     hole = random_task(seed, SMALL).mask
     extent = max(np.flatnonzero(hole.any(axis))[[0, -1]] @ (-1, 1) + 2 for axis in (0, 1)) / SMALL if hole.any() else 1
     return int(max(side, min(wanted, side / extent)) // 32 * 32)

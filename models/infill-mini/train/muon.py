@@ -33,21 +33,25 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         """One step along the orthogonal direction, as large as an AdamW step of the same rate (a root mean square of 0.2)."""
         for group in self.param_groups:
-            equal: dict[tuple[int, int], list[torch.Tensor]] = {}
-            for weight in group["params"][together.rank() :: together.size()]:
-                equal.setdefault(weight.flatten(1).shape, []).append(weight)
-            for shape, weights in equal.items():
-                directions = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
-                directions = orthogonal(directions) * (0.2 * max(shape) ** 0.5)
-                for weight, direction in zip(weights, directions):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(direction.view_as(weight), alpha=-group["lr"])
+            own = group["params"][together.rank() :: together.size()]
+            equal: dict[tuple[int, int], list[int]] = {}
+            for index, weight in enumerate(own):
+                equal.setdefault(weight.flatten(1).shape, []).append(index)
+            moved = self._momenta(own, group["momentum"])
+            for shape, places in equal.items():
+                directions = orthogonal(torch.stack([moved[place].flatten(1) for place in places])) * (0.2 * max(shape) ** 0.5)
+                for place, direction in zip(places, directions):
+                    moved[place] = direction.view_as(own[place])
+            torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(own, moved, alpha=-group["lr"])
             together.share(group["params"])
 
-    def _momentum(self, weight: torch.Tensor, amount: float) -> torch.Tensor:
-        """The gradient with momentum (Nesterov's), as a matrix."""
-        state = self.state[weight]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - amount)
-        return weight.grad.lerp(state["momentum"], amount).flatten(1)
+    def _momenta(self, weights: list[torch.Tensor], amount: float) -> list[torch.Tensor]:
+        """The gradients with momentum (Nesterov's)."""
+        for weight in weights:
+            if weight not in self.state:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in weights]
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - amount)
+        return list(torch._foreach_lerp(gradients, momenta, amount))

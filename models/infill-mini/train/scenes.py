@@ -85,44 +85,57 @@ def _place(rng: random.Random, scene: Scene, taken: set[str]) -> Thing | None:
 
 def thing_mask(thing: Thing, size: int, grow: float = 0.0) -> np.ndarray:
     """Coverage (size, size) in 0 to 1 of the object's outline; `grow` widens it, in units of the side."""
-    return _coverage(thing, size, grow)[0]
+    out = np.zeros((size, size), np.float32)
+    place = _window(thing, size, grow)
+    out[place] = _coverage(thing, size, place, grow)
+    return out
 
 
-def _coverage(thing: Thing, size: int, grow: float, hole: bool = True) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """Coverage of the whole picture and the window that it does not leave."""
-    s = SUPERSAMPLING
-    polygons = shapes.placed(thing.shape, (thing.x * size, thing.y * size), thing.radius * size, thing.angle)
-    points = np.concatenate(polygons)
+def _polygons(thing: Thing, scale: float, place: tuple[slice, slice]) -> list[np.ndarray]:
+    """The outlines, `scale` pixels to the side, seen from the corner of a window (in the same pixels)."""
+    polygons = shapes.placed(thing.shape, (thing.x * scale, thing.y * scale), thing.radius * scale, thing.angle)
+    return [polygon - (place[1].start, place[0].start) for polygon in polygons]
+
+
+def _window(thing: Thing, size: int, grow: float) -> tuple[slice, slice]:
+    """Rows and columns that hold the object, widened by `grow` units of the side."""
+    points = np.concatenate(_polygons(thing, size, (slice(0, 0), slice(0, 0))))
     margin = grow * size + 2
     low = np.clip(np.floor(points.min(0) - margin), 0, size - 1).astype(int)
     high = np.clip(np.ceil(points.max(0) + margin), low + 1, size).astype(int)
-    width, height = (high - low).tolist()
-    image = Image.new("L", (width * s, height * s), 0)
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+
+def _magnified(place: tuple[slice, slice], factor: int) -> tuple[tuple[slice, slice], Image.Image]:
+    """The window in pixels `factor` times as fine, and an empty picture of it."""
+    rows, columns = (slice(part.start * factor, part.stop * factor) for part in place)
+    return (rows, columns), Image.new("L", (columns.stop - columns.start, rows.stop - rows.start), 0)
+
+
+def _coverage(thing: Thing, size: int, place: tuple[slice, slice], grow: float = 0.0) -> np.ndarray:
+    """Coverage in 0 to 1 of the object's outline within a window."""
+    s = SUPERSAMPLING
+    fine, image = _magnified(place, s)
     draw = ImageDraw.Draw(image)
-    for index, polygon in enumerate(polygons):
-        if index and not hole:
-            continue
-        flat = [tuple(p) for p in (polygon - low) * s]
+    for index, polygon in enumerate(_polygons(thing, size * s, fine)):
+        flat = [tuple(p) for p in polygon]
         draw.polygon(flat, fill=0 if index else 255)
         if grow > 0:
             line = max(1, round(2 * grow * size * s))
             draw.line([*flat, flat[0], flat[1]], fill=255, width=line, joint="curve")
-    window = (slice(low[1], high[1]), slice(low[0], high[0]))
-    out = np.zeros((size, size), np.float32)
-    out[window] = np.asarray(image, np.float32).reshape(height, s, width, s).mean((1, 3)) / 255
-    return out, window
+    height, width = image.height // s, image.width // s
+    return np.asarray(image, np.float32).reshape(height, s, width, s).mean((1, 3)) / 255
 
 
-def _stroke(thing: Thing, size: int, width: float) -> np.ndarray:
-    """Coverage of the outline alone, `width` in units of the side."""
-    s = SUPERSAMPLING
-    image = Image.new("L", (size * s, size * s) if size <= 128 else (size * 2, size * 2), 0)
-    scale = image.width
+def _stroke(thing: Thing, size: int, place: tuple[slice, slice], width: float) -> np.ndarray:
+    """Coverage of the outline's line alone within a window, `width` in units of the side."""
+    factor = SUPERSAMPLING if size <= 128 else 2
+    fine, image = _magnified(place, factor)
     draw = ImageDraw.Draw(image)
-    for polygon in shapes.placed(thing.shape, (thing.x * scale, thing.y * scale), thing.radius * scale, thing.angle):
+    for polygon in _polygons(thing, size * factor, fine):
         flat = [tuple(p) for p in polygon]
-        draw.line([*flat, flat[0], flat[1]], fill=255, width=max(2, round(width * scale)), joint="curve")
-    return np.asarray(image.reduce(scale // size), np.float32) / 255
+        draw.line([*flat, flat[0], flat[1]], fill=255, width=max(2, round(width * size * factor)), joint="curve")
+    return np.asarray(image.reduce(factor), np.float32) / 255
 
 
 def _blend(canvas: np.ndarray, alpha: np.ndarray, colour) -> None:
@@ -132,15 +145,19 @@ def _blend(canvas: np.ndarray, alpha: np.ndarray, colour) -> None:
 def draw_thing(canvas: np.ndarray, thing: Thing) -> None:
     """Draws onto `canvas` (size, size, 3), values 0 to 255."""
     size = canvas.shape[0]
-    alpha, _ = _coverage(thing, size, 0.0)
+    # Lines and the glow of neon (three box blurs' reach) lie outside the outline.
+    place = _window(thing, size, 0.3 * thing.radius + 0.01)
+    canvas = canvas[place]
+    alpha = _coverage(thing, size, place)
     rgb = np.asarray(thing.rgb, np.float32)
-    yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) / size for part in place)
+    xx, yy = columns[None, :], rows[:, None]
     if thing.style == "flat":
         _blend(canvas, alpha, rgb)
     elif thing.style == "outlined":
         _blend(canvas, alpha, rgb)
         line = (250, 250, 250) if thing.colour == "black" else (24, 24, 26)
-        _blend(canvas, _stroke(thing, size, max(0.08 * thing.radius, 0.008)), line)
+        _blend(canvas, _stroke(thing, size, place, max(0.08 * thing.radius, 0.008)), line)
     elif thing.style == "shaded":
         light = np.hypot(xx - thing.x + 0.4 * thing.radius, yy - thing.y + 0.45 * thing.radius) / thing.radius
         glow = np.clip(1 - light / 0.9, 0, 1)[..., None] * 0.55
@@ -152,14 +169,14 @@ def draw_thing(canvas: np.ndarray, thing: Thing) -> None:
         phase = (xx * math.cos(angle) + yy * math.sin(angle)) / (0.16 * thing.radius)
         hatch = np.clip(np.abs((phase % 1) - 0.5) * 5 - 0.4, 0, 1)
         _blend(canvas, alpha * (0.45 + 0.55 * hatch), rgb)
-        _blend(canvas, _stroke(thing, size, max(0.05 * thing.radius, 0.007)), rgb * 0.75)
+        _blend(canvas, _stroke(thing, size, place, max(0.05 * thing.radius, 0.007)), rgb * 0.75)
     elif thing.style == "neon":
-        line = _stroke(thing, size, 0.16 * thing.radius)
+        line = _stroke(thing, size, place, 0.16 * thing.radius)
         glow = Image.fromarray((line * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(0.12 * thing.radius * size))
         canvas += (np.asarray(glow, np.float32) / 255 * 0.9)[..., None] * (rgb - canvas)
         _blend(canvas, alpha * 0.35, rgb)
         _blend(canvas, line, rgb)
-        _blend(canvas, _stroke(thing, size, 0.05 * thing.radius) * 0.6, (255, 255, 255))
+        _blend(canvas, _stroke(thing, size, place, 0.05 * thing.radius) * 0.6, (255, 255, 255))
     else:
         raise ValueError(f"style is {thing.style}; allowed: {', '.join(STYLES)}")
 

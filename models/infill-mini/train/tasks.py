@@ -2,24 +2,29 @@
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 import masks
 import words
-from scenes import Scene, Thing, draw_background, draw_thing, random_scene, thing_mask
+from scenes import Scene, Thing, draw_scene, random_scene, thing_mask
 
 
 @dataclass
 class Task:
-    """One sample; `picture` (size, size, 3) uint8, `mask` (size, size) bool, true where to repaint."""
+    """One sample; `mask` (size, size) bool, true where to repaint."""
 
-    picture: np.ndarray
     mask: np.ndarray
     caption: str
     kind: str
     scene: Scene
     targets: list[Thing]
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """(size, size, 3) uint8, drawn when it is first asked for."""
+        return (np.clip(draw_scene(self.scene, len(self.mask)), 0, 255) + 0.5).astype(np.uint8)
 
 
 def _phrases(rng: random.Random, things: list[Thing], say_style: bool) -> str:
@@ -34,7 +39,7 @@ def _caption(rng: random.Random, scene: Scene, things: list[Thing], say_backgrou
 
 
 def random_task(seed: int, size: int) -> Task:
-    """The task of this seed, drawn at `size`: what is drawn does not depend on the size."""
+    """The task of this seed at `size`: what is drawn does not depend on the size."""
     rng = random.Random(seed)
     kind = rng.choices(("object", "background", "whole", "part", "several"), (66, 20, 4, 4, 6))[0]
     scene = random_scene(rng, rng.randint(2, 3) if kind == "several" else None)
@@ -71,11 +76,7 @@ def random_task(seed: int, size: int) -> Task:
             mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
         scene.things = [t for t in scene.things if t in targets or not (mask & _covered(t, size)).any()]
         caption = _caption(rng, scene, targets, 0.15)
-    canvas = draw_background(scene, size)
-    for thing in scene.things:
-        draw_thing(canvas, thing)
-    picture = (np.clip(canvas, 0, 255) + 0.5).astype(np.uint8)
-    return Task(picture, mask, caption, kind, scene, targets)
+    return Task(mask, caption, kind, scene, targets)
 
 
 def _covered(thing: Thing, size: int) -> np.ndarray:

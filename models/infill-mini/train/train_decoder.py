@@ -10,43 +10,42 @@ import torch
 from diffusers import AutoencoderKL
 
 import together
-from common import Average, Log, add_machine, add_workers, cosine, half, machine, workers
-from crops import SHARD
+from common import Average, Log, add_length, add_machine, add_workers, cosine, half, machine, parts, workers
+from crops import seeds
 from cuts import crop
 from train_vae import reconstruction, save
 
-SIDE = 128  # of the pieces, in pixels
 EXACT = 0.25  # share of the pieces whose latents are right
 
 
-def piece(seed: int, size: int, row: int, column: int) -> np.ndarray:
-    """(SIDE, SIDE, 3) uint8 of the crop of this seed, drawn again."""
-    return crop(seed, size)[0][row : row + SIDE, column : column + SIDE, :3]
+def piece(seed: int, size: int, row: int, column: int, side: int) -> np.ndarray:
+    """(side, side, 3) uint8 of the crop of this seed, drawn again."""
+    return crop(seed, size)[0][row : row + side, column : column + side, :3]
 
 
 class Pairs:
     """Pieces of latents of the cached crops, and the same pieces drawn again, one batch ahead."""
 
-    def __init__(self, pattern: str, seed: int, count: int, drawing):
-        self.rng, self.count, self.drawing = np.random.default_rng(seed), count, drawing
+    def __init__(self, pattern: str, seed: int, count: int, side: int, drawing):
+        self.rng, self.count, self.side, self.drawing = np.random.default_rng(seed), count, side, drawing
         self.shards = []
         for path in sorted(glob.glob(pattern)):
             size, shard = map(int, re.search(r"(\d+)-(\d+)\.npz$", path).groups())
-            self.shards.append((1000 * size + shard * SHARD, size, np.load(path)["latents"][:, :4]))
+            self.shards.append((seeds(size, shard)[0], size, np.load(path)["latents"][:, :4]))
         self.ahead = self._begin()
 
     def _begin(self):
-        latents, jobs = [], []
+        latents, jobs, side = [], [], self.side
         for _ in range(self.count):
             first, size, cached = self.shards[self.rng.integers(len(self.shards))]
             index = int(self.rng.integers(len(cached)))
-            row, column = (8 * int(n) for n in self.rng.integers((size - SIDE) // 8 + 1, size=2))
-            jobs.append((first + index, size, row, column))
-            latents.append(cached[index, :, row // 8 : (row + SIDE) // 8, column // 8 : (column + SIDE) // 8].astype(np.float32))
+            row, column = (8 * int(n) for n in self.rng.integers((size - side) // 8 + 1, size=2))
+            jobs.append((first + index, size, row, column, side))
+            latents.append(cached[index, :, row // 8 : (row + side) // 8, column // 8 : (column + side) // 8].astype(np.float32))
         return latents, self.drawing.map(piece, *zip(*jobs))
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled latents (count, 4, 16, 16) and pieces (count, 3, 128, 128) in -1 to 1."""
+        """Scaled latents (count, 4, side/8, side/8) and pieces (count, 3, side, side) in -1 to 1."""
         latents, pieces = self.ahead
         pieces = torch.from_numpy(np.stack(list(pieces))).permute(0, 3, 1, 2) / 127.5 - 1
         self.ahead = self._begin()
@@ -64,7 +63,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", default="work/unet/*.npz", help="the shards")
     parser.add_argument("--init", default="..", help="the folder with vae/ to start from")
     parser.add_argument("--out", default="work/autoencoder")
-    parser.add_argument("--steps", type=int, required=True)
+    add_length(parser)
+    parser.add_argument("--side", type=int, default=128, help="of the pieces, in pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--noise", type=float, default=0.25, help="the largest standard deviation of what is wrong")
@@ -77,16 +77,21 @@ def options() -> argparse.Namespace:
 
 def train(a: argparse.Namespace) -> None:
     """One process of the training."""
+    with workers(a.workers) as drawing:
+        learn(a, drawing)
+
+
+def learn(a: argparse.Namespace, drawing) -> None:
+    """The training, with the processes that draw for it."""
     device = machine(a, a.seed + together.rank())
-    drawing = workers(a.workers)
-    pairs = Pairs(a.data, a.seed + together.rank(), a.batch // together.size(), drawing)
+    pairs = Pairs(a.data, a.seed + together.rank(), a.batch // together.size(), a.side, drawing)
     vae = AutoencoderKL.from_pretrained(f"{a.init}/vae", dtype=torch.float32).to(device, memory_format=torch.channels_last)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     weights = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=a.rate, betas=(0.9, 0.99), weight_decay=1e-4)
     average, log = Average({"vae": vae}, 0.995), Log("decoder", 25)
-    for step in range(a.steps):
+    for step, part in parts(a):
         latents, pieces = pairs.batch()
         latents = latents + pairs.spread(a.noise) * torch.randn(latents.shape)
         latents, pieces = (x.to(device, memory_format=torch.channels_last) for x in (latents, pieces))
@@ -96,16 +101,18 @@ def train(a: argparse.Namespace) -> None:
         (flat + 0.5 * edges).backward()
         together.mean_gradients(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate, 40)
+        optimizer.param_groups[0]["lr"] = cosine(step, part, a.rate, 40)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()
         if together.rank():
             continue
-        log.add(step, a.batch, flat=flat.item(), edges=edges.item())
-        if (step + 1) % 200 == 0 or step + 1 == a.steps:
+        log.add(step, a.batch, flat=flat, edges=edges)
+        if (step + 1) % 200 == 0:
             save(vae, average, a.out)
-            log.plot("flat")
+    if together.rank() == 0:
+        save(vae, average, a.out)
+        log.plot("flat")
 
 
 if __name__ == "__main__":

@@ -1,88 +1,32 @@
-"""Trains the image encoder, its projection and the image attention of a frozen model, in two parts.
-
-First the image encoder learns to name colour, shape and style of an object on any background (its heads are thrown
-away); then encoder, projection and the attention to the image tokens learn to paint the object that a reference shows.
-"""
+"""Trains the IP-Adapter of a frozen model: the image encoder, its projection and the attention to its tokens learn to paint
+the object that a reference picture shows."""
 
 import argparse
+import glob
 import itertools
 import os
 import random
+import re
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import CLIPVisionModelWithProjection
 
-import words
-from common import Log, add_machine, add_workers, cosine, half, machine, workers
-from cuts import crop
+from common import Log, add_length, add_machine, add_workers, cosine, half, machine, parts, workers
+from crops import seeds
+from cuts import SMALL
 from diffusion import Diffusion, sizes
-from encode import encode
 from export import public_names, tidy_config
-from scenes import Scene, Thing, draw_background, draw_thing, random_scene
+from references import reference
+from tasks import random_task
 from text import Words
+from train_image_encoder import WIDTH, normalised
 
-SIDE, WIDTH, TOKENS = 64, 128, 4
-KINDS = (list(words.COLOURS), list(words.SHAPES), list(words.STYLES))
-FIRST_SEED = 900_000
-MEAN, SPREAD = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-
-
-def vision() -> CLIPVisionModelWithProjection:
-    """A small image encoder: 64 pixels, patches of 8."""
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
-        image_size=SIDE, patch_size=8, projection_dim=WIDTH, hidden_act="gelu"))  # fmt: skip
-
-
-def reference(rng: random.Random, thing: Thing) -> np.ndarray:
-    """A picture (SIDE, SIDE, 3) uint8 of the same object: other place, size and background."""
-    scene: Scene = random_scene(rng, 1)
-    while thing.colour in scene.colours:
-        scene = random_scene(rng, 1)
-    canvas = draw_background(scene, SIDE)
-    radius = rng.uniform(0.28, 0.44)
-    place = {"x": rng.uniform(radius, 1 - radius), "y": rng.uniform(radius, 1 - radius), "radius": radius}
-    draw_thing(canvas, Thing(**(vars(thing) | place | {"angle": rng.uniform(-0.2, 0.2)})))
-    return (np.clip(canvas, 0, 255) + 0.5).astype(np.uint8)
-
-
-def pixels(pictures: list[np.ndarray]) -> torch.Tensor:
-    """As CLIP's image processor gives them: (B, 3, SIDE, SIDE)."""
-    return (torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255 - MEAN) / SPREAD
-
-
-def named(seed: int) -> tuple[np.ndarray, list[int]]:
-    """A reference picture and the numbers of its colour, shape and style."""
-    rng = random.Random(seed)
-    thing = random_scene(rng, 1).things[0]
-    return reference(rng, thing), [k.index(v) for k, v in zip(KINDS, (thing.colour, thing.shape, thing.style))]
-
-
-def train_names(encoder, drawn, steps: int, batch: int, rate: float) -> None:
-    """The first part: names from pixels; `drawn` gives what `named` draws."""
-    heads = torch.nn.ModuleList(torch.nn.Linear(WIDTH, len(k)) for k in KINDS)
-    heads.to(encoder.device)
-    weights = [*encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=1e-2, fused=True)
-    log = Log("ip-names", 50)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = cosine(step, steps, rate)
-        pictures, labels = zip(*itertools.islice(drawn, batch))
-        labels = torch.tensor(labels, device=encoder.device)
-        with half(encoder.device):
-            embeds = encoder(pixels(pictures).to(encoder.device)).image_embeds
-            guesses = [head(embeds).float() for head in heads]
-        loss = sum(torch.nn.functional.cross_entropy(g, labels[:, i]) for i, g in enumerate(guesses))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        right = (guesses[0].argmax(1) == labels[:, 0]) & (guesses[1].argmax(1) == labels[:, 1])
-        log.add(step, batch, loss=loss.item(), right=right.float().mean().item())
-    log.plot()
+TOKENS = 4
+REFERENCES = 2  # pictures of every object
+DROPPED = 0.1  # share of the samples without the reference, and of those without words
 
 
 def fresh_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, torch.Tensor]]:
@@ -115,31 +59,33 @@ def public_adapter(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
     return {k: v.detach().half().cpu().contiguous() for k, v in out.items()}
 
 
-def referred(seed: int, side: int) -> tuple[np.ndarray, np.ndarray, str] | None:
-    """A crop with an object to paint, a reference for it and a vague caption; None if this seed's task is another one."""
-    (picture, task, _), rng = crop(seed, side), random.Random(seed)
+def referred(seed: int) -> tuple[np.ndarray, str] | None:
+    """References for the object that this seed's task asks for and a vague caption; None if it asks for no single object."""
+    task, rng = random_task(seed, SMALL), random.Random(seed)
     if task.kind != "object":
         return None
     thing = task.targets[0]
-    shown = reference(rng, thing)
-    return picture, shown, rng.choice(("an object", "a shape", f"a {thing.shape}", f"a {thing.colour} shape", ""))
+    caption = rng.choice(("an object", "a shape", f"a {thing.shape}", f"a {thing.colour} shape", ""))
+    return np.stack([reference(rng, thing) for _ in range(REFERENCES)]), caption
 
 
 class References:
-    """Object tasks with a reference each: latents, states of vague captions, reference pictures."""
+    """The cached crops that ask for one object: latents, states of vague captions, reference pictures."""
 
-    def __init__(self, model: str, drawn, device: torch.device):
-        vae = AutoencoderKL.from_pretrained(f"{model}/vae", dtype=torch.float32).to(device)
-        pictures, self.references, captions = zip(*(found for found in drawn if found))
-        self.latents = torch.from_numpy(encode(vae, np.stack(pictures), 2)).to(device)
+    def __init__(self, model: str, shards: list[tuple[str, range]], drawn, device: torch.device):
+        latents, references, captions = [], [], []
+        for path, numbers in shards:
+            found = list(itertools.islice(drawn, len(numbers)))
+            kept = [index for index, pair in enumerate(found) if pair]
+            latents.append(torch.from_numpy(np.load(path)["latents"])[kept].to(device))
+            references.append(torch.from_numpy(np.stack([found[index][0] for index in kept])).to(device))
+            captions += [found[index][1] for index in kept]
+        self.latents, self.references = torch.cat(latents), torch.cat(references)
         self.context, self.pooled = (part.to(device) for part in Words(model, model, device)(captions))
 
 
-def train_adapter(a, encoder, drawn) -> UNet2DConditionModel:
-    """The second part: the denoising loss, everything frozen but encoder, projection and image attention.
-
-    `drawn` gives what `referred` draws.
-    """
+def train(a: argparse.Namespace, encoder: CLIPVisionModelWithProjection, data: References) -> UNet2DConditionModel:
+    """The denoising loss, everything frozen but encoder, projection and image attention."""
     device = encoder.device
     unet = UNet2DConditionModel.from_pretrained(f"{a.model}/unet", dtype=torch.float32).requires_grad_(False)
     unet._load_ip_adapter_weights([fresh_adapter(unet)])
@@ -149,24 +95,24 @@ def train_adapter(a, encoder, drawn) -> UNet2DConditionModel:
     unet.to(device, torch.float32, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW([{"params": trained}, {"params": encoder.parameters(), "lr": a.rate * 0.1}],
                                   lr=a.rate, weight_decay=1e-2, fused=True)  # fmt: skip
-    data, diffusion = References(a.model, drawn, device), Diffusion(device)
-    log, rng = Log("ip-adapter", 20), np.random.default_rng(1)
-    for step in range(a.steps):
-        for group, part in zip(optimizer.param_groups, (1.0, 0.1)):
-            group["lr"] = part * cosine(step, a.steps, a.rate)
-        index = torch.from_numpy(rng.integers(len(data.latents), size=a.batch))
-        stay = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
+    diffusion, log = Diffusion(device), Log("ip-adapter", 20)
+    for step, part in parts(a):
+        for group, share in zip(optimizer.param_groups, (1.0, 0.1)):
+            group["lr"] = share * cosine(step, part, a.rate)
+        index = torch.randint(len(data.latents), (a.batch,), device=device)
+        shown = data.references[index, torch.randint(REFERENCES, (a.batch,), device=device)]
+        seen, said = (torch.rand(2, a.batch, device=device) >= DROPPED).float()
         with half(device):
-            images = encoder(pixels([data.references[i] for i in index]).to(device)).image_embeds * stay[:, None]
-            given = {"text_embeds": data.pooled[index].float(), "image_embeds": [images[:, None]],
+            images = encoder(normalised(shown)).image_embeds * seen[:, None]
+            given = {"text_embeds": data.pooled[index].float() * said[:, None], "image_embeds": [images[:, None]],
                      "time_ids": sizes(a.batch).to(device)}  # fmt: skip
             losses = diffusion.losses(unet, data.latents[index].float(), diffusion.timesteps(a.batch),
-                                      data.context[index].float(), given)  # fmt: skip
+                                      data.context[index].float() * said[:, None, None], given)  # fmt: skip
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.add(step, a.batch, loss=losses.mean().item())
+        log.add(step, a.batch, loss=losses.mean())
     log.plot()
     return unet
 
@@ -174,23 +120,24 @@ def train_adapter(a, encoder, drawn) -> UNet2DConditionModel:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="..")
+    parser.add_argument("--image-encoder", default="work/image_encoder")
+    parser.add_argument("--data", default="work/unet/256-*.npz", help="the shards; they are crops for the UNet's training")
+    parser.add_argument("--shards", type=int, default=40, help="how many of them at most; two of three samples are of use")
     parser.add_argument("--out", default="..")
-    parser.add_argument("--name-steps", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--count", type=int, default=9000, help="crops to draw; two of three are of use")
-    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
+    add_length(parser)
     add_workers(parser)
     add_machine(parser)
     a = parser.parse_args()
     device = machine(a, 3)
+    shards = [(path, seeds(*map(int, re.search(r"(\d+)-(\d+)\.npz$", path).groups()))) for path in sorted(glob.glob(a.data))]
+    shards = shards[: a.shards]
     with workers(a.workers) as drawing:
-        pictures = drawing.map(named, range(FIRST_SEED, FIRST_SEED + 2 * a.batch * a.name_steps), chunksize=64)
-        crops = drawing.map(referred, range(FIRST_SEED, FIRST_SEED + a.count), [a.size] * a.count, chunksize=16)
-        encoder = vision().to(device)
-        train_names(encoder, pictures, a.name_steps, 2 * a.batch, a.rate)
-        unet = train_adapter(a, encoder, crops)
+        drawn = iter(drawing.map(referred, itertools.chain(*(numbers for _, numbers in shards)), chunksize=32))
+        data = References(a.model, shards, drawn, device)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(a.image_encoder, dtype=torch.float32).to(device)
+    unet = train(a, encoder, data)
     os.makedirs(f"{a.out}/ip_adapter", exist_ok=True)
     save_file(public_adapter(unet), f"{a.out}/ip_adapter/infill-mini.safetensors", metadata={"format": "pt"})
     encoder.half().save_pretrained(f"{a.out}/image_encoder")

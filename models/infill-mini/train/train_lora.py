@@ -74,7 +74,7 @@ def main() -> None:
     unet = UNet2DConditionModel.from_pretrained(f"{a.model}/unet", dtype=torch.float32).requires_grad_(False)
     unet.to(device, memory_format=torch.channels_last)
     drawn, captions = stickers(a.count, a.size)
-    latents = torch.from_numpy(encode(vae, drawn, 2)).to(device)
+    latents = torch.from_numpy(encode(vae, drawn)).to(device)
     context, pooled = (part.to(device) for part in Words(a.model, a.model, device)(captions))
     targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
@@ -82,7 +82,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(trained, lr=a.rate, weight_decay=1e-2, fused=True)
     diffusion, log, rng = Diffusion(device), Log("lora", 20), np.random.default_rng(1)
     for step in range(a.steps):
-        optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate)
+        optimizer.param_groups[0]["lr"] = cosine(step, step / a.steps, a.rate)
         index = torch.from_numpy(rng.integers(a.count, size=a.batch)).to(device)
         stay = torch.from_numpy(rng.random(a.batch) >= 0.1).float().to(device)
         given = {"text_embeds": pooled[index].float() * stay[:, None], "time_ids": sizes(a.batch).to(device)}
@@ -93,7 +93,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.add(step, a.batch, loss=losses.mean().item())
+        log.add(step, a.batch, loss=losses.mean())
     log.plot()
     layers = {k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()}
     StableDiffusionXLInpaintPipeline.save_lora_weights(

@@ -2,9 +2,9 @@
 
 import argparse
 import glob
-import itertools
 import json
 import os
+import threading
 import time
 
 import numpy as np
@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 
 import networks
 import together
-from common import Average, Log, add_machine, falling, half, machine
+from common import Average, Log, add_length, add_machine, cosine, half, machine, parts
 from diffusion import Diffusion, sizes
 from muon import Muon
 from text import Words
@@ -31,20 +31,43 @@ class Latents:
         self.pattern, self.words, self.device, self.seen = pattern, words, device, set()
         self.rng, self.order = np.random.default_rng(seed), np.empty(0, np.int64)
         self.parts: tuple[torch.Tensor, ...] = ()  # nine channels of latents, context, pooled words; half precision
+        self.found: list[tuple[torch.Tensor, ...]] = []  # what shards hold that are not in `parts` yet
+        self.watcher: threading.Thread | None = None
         self.look()
+        self.take()
 
     def look(self) -> None:
-        """Takes in the shards that are new."""
-        shards = [self.parts] if self.parts else []
+        """Reads the shards that are new."""
         for number, path in enumerate(sorted(glob.glob(self.pattern))):
             if path in self.seen or number % together.size() != together.rank():
                 continue
             self.seen.add(path)
             cached = np.load(path)
             found = (torch.from_numpy(cached["latents"]), *self.words(json.loads(str(cached["captions"]))))
-            shards.append(tuple(part.to(self.device) for part in found))
-        if len(shards) > 1 or not self.parts:
-            self.parts = tuple(torch.cat(column) for column in zip(*shards))
+            self.found.append(tuple(part.to(self.device) for part in found))
+
+    def watch(self, seconds: float = 1.0) -> None:
+        """Looks for new shards beside the training from now on, so that it never waits for them."""
+
+        def forever() -> None:
+            while True:
+                time.sleep(seconds)
+                self.look()
+
+        self.watcher = threading.Thread(target=forever, daemon=True)
+        self.watcher.start()
+
+    def take(self) -> None:
+        """Puts what was found to the rest."""
+        found = [self.found.pop(0) for _ in range(len(self.found))]
+        if found:
+            self.parts = tuple(torch.cat(column) for column in zip(*([self.parts] if self.parts else []), *found))
+
+    def ready(self) -> bool:
+        """Whether there is anything to learn from."""
+        if not self.parts:
+            self.take()
+        return bool(self.parts)
 
     def pixels(self) -> int:
         """How many latents a sample has, height times width."""
@@ -53,7 +76,9 @@ class Latents:
     def batch(self, count: int) -> dict[str, torch.Tensor]:
         """Nine channels of latents, context, pooled words (both zero where words are dropped), sizes."""
         if len(self.order) < count:
-            self.look()
+            if not self.watcher:
+                self.look()
+            self.take()
             self.order = self.rng.permutation(len(self.parts[0]))
         index, self.order = torch.from_numpy(self.order[:count]).to(self.device), self.order[count:]
         stay = torch.from_numpy((self.rng.random(count) >= DROPPED_WORDS).astype(np.float32)).to(self.device)
@@ -105,10 +130,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--words", default="work/words-to-picture", help="a folder with the text encoders")
     parser.add_argument("--tokenizer", default="..")
     parser.add_argument("--out", default="work/words-to-picture")
-    length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=int)
-    length.add_argument("--minutes", type=float, help="instead of --steps, for one process: the rate falls by the clock")
-    parser.add_argument("--batch", type=int, default=32, help="of the smallest size; of the others as many pixels")
+    add_length(parser)
+    parser.add_argument("--late", type=float, default=0.0, help="the first size is alone for this part of the training")
+    parser.add_argument("--batch", type=int, default=32, help="of the first size; of the others as many pixels")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--floor", type=float, default=0.3, help="the last learning rate as a part of --rate")
     parser.add_argument("--warmup", type=int, default=100)
@@ -117,6 +141,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log", default="unet")
     parser.add_argument("--processes", type=int, default=1, help="that share the batch; --threads each")
+    parser.add_argument("--compile", action="store_true", help="worth its minute on a GPU")
     add_machine(parser)
     return parser.parse_args()
 
@@ -129,29 +154,32 @@ def train(a: argparse.Namespace) -> None:
     optimizers, average, log = Optimizers(unet, a.rate), Average({"unet": unet}, a.decay), Log(a.log, 50)
     words = Words(a.words, a.tokenizer, device)
     sizes_of_data = [Latents(pattern, words, a.seed + together.rank(), device) for pattern in a.data]
-    smallest = min(data.pixels() for data in sizes_of_data)
+    if a.minutes:
+        for data in sizes_of_data:
+            data.watch()
+    while not sizes_of_data[0].ready():
+        time.sleep(0.1)
     if a.unet and os.path.exists(f"{a.unet}/weights.pt"):
         unet.load_state_dict(torch.load(f"{a.unet}/weights.pt", map_location=device))
     together.start_equal(optimizers.all)
-    diffusion, start = Diffusion(device), time.time()
-    for step in itertools.count():
-        part = (time.time() - start) / (60 * a.minutes) if a.minutes else step / a.steps
-        if part >= 1:
-            break
-        data = sizes_of_data[step % len(sizes_of_data)]
-        count = max(1, a.batch * smallest // data.pixels() // together.size())
+    diffusion = Diffusion(device)
+    predict = torch.compile(unet, dynamic=False) if a.compile else unet
+    for step, part in parts(a):
+        turns = [data for data in sizes_of_data if data.ready()] if part >= a.late else sizes_of_data[:1]
+        data = turns[step % len(turns)]
+        count = max(1, a.batch * sizes_of_data[0].pixels() // data.pixels() // together.size())
         batch = data.batch(count)
         timesteps = diffusion.timesteps(count)
         given = {"text_embeds": batch["pooled"], "time_ids": batch["time_ids"]}
         with half(device):
-            each = diffusion.losses(unet, batch["nine"], timesteps, batch["context"], given)
+            each = diffusion.losses(predict, batch["nine"], timesteps, batch["context"], given)
         each.mean().backward()
-        optimizers.step(min(1.0, (step + 1) / a.warmup) * falling(part, a.rate, a.floor))
+        optimizers.step(cosine(step, part, a.rate, a.warmup, a.floor))
         average.update()
         if together.rank():
             continue
-        each = each.detach()
-        log.add(step, count * together.size(), loss=each.mean().item(), noisy=each[timesteps >= 700].mean().nan_to_num().item())
+        late = timesteps >= 700
+        log.add(step, count * together.size(), loss=each.mean(), noisy=(each * late).sum() / late.sum().clamp(min=1))
         if (step + 1) % a.save_every == 0:
             save(a.out, average, unet)
             log.plot()

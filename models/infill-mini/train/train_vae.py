@@ -97,7 +97,7 @@ def main() -> None:
     average, pieces, log = Average({"vae": vae}, 0.995), Pieces(a.pool, a.seed), Log("vae")
     step_losses = torch.compile(losses) if a.compile else losses
     for step in range(a.steps):
-        optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate, a.warmup, a.floor)
+        optimizer.param_groups[0]["lr"] = cosine(step, step / a.steps, a.rate, a.warmup, a.floor)
         x = pieces.batch(a.batch, a.size).to(device, memory_format=torch.channels_last)
         noise = torch.randn(a.batch, 4, a.size // 8, a.size // 8).to(device)
         with half(device):
@@ -108,7 +108,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()
-        log.add(step, a.batch, loss=loss.item(), flat=flat.item(), edges=edges.item(), kl=kl.item())
+        log.add(step, a.batch, loss=loss, flat=flat, edges=edges, kl=kl)
         if (step + 1) % 500 == 0 or step + 1 == a.steps:
             save(vae, average, a.out)
             log.plot()

@@ -81,7 +81,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(weights, lr=a.rate, weight_decay=1e-2, fused=True)
     log, rng = Log("words", 50), random.Random(5)
     for step in range(a.steps):
-        optimizer.param_groups[0]["lr"] = cosine(step, a.steps, a.rate)
+        optimizer.param_groups[0]["lr"] = cosine(step, step / a.steps, a.rate)
         captions, answers = zip(*(example(rng) for _ in range(a.batch)))
         answers = torch.tensor(answers, device=device)
         ids = [
@@ -101,7 +101,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.add(step, a.batch, loss=loss.item(), right=torch.cat(right).mean().item())
+        log.add(step, a.batch, loss=loss, right=torch.cat(right).mean())
     log.plot()
     for (_, name), model in zip(KINDS, (text_1, text_2)):
         model.save_pretrained(f"{a.out}/{name}")
