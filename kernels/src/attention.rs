@@ -3,6 +3,8 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use crate::cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 
 /// The most scores (batch x heads x queries x keys) held at once: 64 Mi of them are 256 MiB in `f32`. A picture of
 /// 1024 x 1024 has 4096 tokens and 10 heads in SDXL's widest attention, whose whole matrix would be 640 MiB.
@@ -11,8 +13,8 @@ const MAX_SCORES: usize = 64 << 20;
 /// `softmax(scale * q k^T + mask) v` (Vaswani et al., arXiv 1706.03762).
 ///
 /// `q` (B, heads, N, D), `k` and `v` (B, heads, M, D); `mask`, added to the scores, broadcasts to (B, heads, N, M).
-/// Returns (B, heads, N, D). The softmax is computed in `f32`. Queries are taken in slices, so that memory grows
-/// with N + M and not with N x M.
+/// Returns (B, heads, N, D), on CUDA as a transposed view of (B, N, heads, D). The softmax is computed in `f32`. Queries
+/// are taken in slices, or the scores are never written at all, so that memory grows with N + M and not with N x M.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<Tensor> {
     if q.device().is_cpu() && mask.is_none() {
         let wide = |t: &Tensor| -> Result<Tensor> {
@@ -21,6 +23,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Option<&T
         };
         let op = cpu::attention::Attention { scale };
         return wide(q)?.apply_op3_no_bwd(&wide(k)?, &wide(v)?, &op)?.to_dtype(q.dtype());
+    }
+    #[cfg(feature = "cuda")]
+    if mask.is_none() && cuda::attention::fits(q, k, v, scale) {
+        return cuda::attention::forward(q, k, v, scale);
     }
     sliced(q, k, v, scale, mask, MAX_SCORES)
 }

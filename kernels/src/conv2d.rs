@@ -3,6 +3,10 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use crate::cpu;
+#[cfg(feature = "cudnn")]
+use crate::cuda;
+#[cfg(feature = "cuda")]
+use crate::cuda::bias::AddBias;
 
 /// The most patch values held at once where candle gathers them before its matrix product, as it does on Metal and on
 /// CUDA without cuDNN: 4 GiB of them in `f32`. It counts its threads in 32 bits, so that from 2^32 on it would leave a
@@ -29,14 +33,46 @@ pub fn conv2d(
         let op = cpu::conv2d::Conv2d { stride, padding };
         return wide(x)?.apply_op3_no_bwd(&wide(weight)?, &bias, &op)?.to_dtype(x.dtype());
     }
-    let out = composed(x, weight, stride, padding, MAX_PATCHES)?;
-    match bias {
-        Some(bias) => out.broadcast_add(&bias.reshape((1, out_channels, 1, 1))?),
-        None => Ok(out),
+    #[cfg(feature = "cuda")]
+    if (stride, padding) == (1, 0)
+        && let Some(out) = pointwise(x, weight)?
+    {
+        return with_bias(out, bias);
     }
+    #[cfg(feature = "cudnn")]
+    if let Some(out) = cuda::conv2d::forward(x, weight, bias, stride, padding)? {
+        return Ok(out);
+    }
+    let out = composed(x, weight, stride, padding, MAX_PATCHES)?;
+    with_bias(out, bias)
 }
 
-/// candle's own convolution, over as much of the output at a time as needs `max_patches` values.
+/// `out` (B, O, H, W), which nobody else holds, plus `bias` (O).
+fn with_bias(out: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let Some(bias) = bias else { return Ok(out) };
+    #[cfg(feature = "cuda")]
+    if AddBias::Channel.fits(&out, bias) {
+        out.inplace_op2(&bias.contiguous()?, &AddBias::Channel)?;
+        return Ok(out);
+    }
+    out.broadcast_add(&bias.reshape((1, (), 1, 1))?)
+}
+
+/// A convolution with single pixels on CUDA, as what it is: the same product (O, C) x (C, HW) for every picture.
+#[cfg(feature = "cuda")]
+fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let (outputs, inputs, kh, kw) = weight.dims4()?;
+    if !x.device().is_cuda() || (kh, kw) != (1, 1) {
+        return Ok(None);
+    }
+    let weight =
+        weight.contiguous()?.reshape((1, outputs, inputs))?.broadcast_as((batch, outputs, inputs))?;
+    let pixels = x.contiguous()?.reshape((batch, channels, height * width))?;
+    Ok(Some(weight.matmul(&pixels)?.reshape((batch, outputs, height, width))?))
+}
+
+/// A convolution without bias, over as much of the output at a time as needs `max_patches` values.
 ///
 /// Both operands are made contiguous: its Metal path reads the wrong buffer otherwise.
 fn composed(
@@ -56,7 +92,7 @@ fn composed(
     let out_width = (width + 2 * padding - kw) / stride + 1;
     let per_row = channels * kh * kw * out_width;
     if batch * out_height * per_row <= max_patches {
-        return x.conv2d(&weight, padding, stride, 1, 1);
+        return at_once(&x, &weight, stride, padding);
     }
     let rows = (max_patches / per_row.max(1)).max(1);
     let picture = |i: usize| {
@@ -65,11 +101,20 @@ fn composed(
         let slices = (0..out_height).step_by(rows).map(|first| {
             let count = rows.min(out_height - first);
             let needed = padded.narrow(2, first * stride, (count - 1) * stride + kh)?;
-            needed.contiguous()?.conv2d(&weight, 0, stride, 1, 1)
+            at_once(&needed.contiguous()?, &weight, stride, 0)
         });
         Tensor::cat(&slices.collect::<Result<Vec<_>>>()?, 2)
     };
     Tensor::cat(&(0..batch).map(picture).collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// Without slices: candle's, or ours where a slice is not too large for it.
+fn at_once(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if let Some(out) = cuda::conv2d::forward(x, weight, None, stride, padding)? {
+        return Ok(out);
+    }
+    x.conv2d(weight, padding, stride, 1, 1)
 }
 
 #[cfg(test)]

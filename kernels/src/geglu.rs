@@ -1,11 +1,15 @@
 //! The gated linear unit of the transformer's feed-forward layer.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::activation::gelu_erf_f32;
 use crate::cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 
 /// GEGLU (Shazeer, arXiv 2002.05202): `x` (.., 2D) is cut into values and gate; returns `values * gelu(gate)` (.., D).
 ///
@@ -15,7 +19,10 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     if width == 0 || width % 2 != 0 {
         bail!("geglu: the last dimension is {width}, which can't be cut in two halves");
     }
-    if x.device().is_cpu() { x.contiguous()?.apply_op1_no_bwd(&Geglu { width }) } else { composed(x, width) }
+    let own = x.device().is_cpu();
+    #[cfg(feature = "cuda")]
+    let own = own || cuda::geglu::fits(x);
+    if own { x.contiguous()?.apply_op1_no_bwd(&Geglu { width }) } else { composed(x, width) }
 }
 
 fn composed(x: &Tensor, width: usize) -> Result<Tensor> {
@@ -66,6 +73,11 @@ impl CustomOp1 for Geglu {
             *last = self.width / 2;
         }
         Ok((out, Shape::from(dims)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        cuda::geglu::forward(storage, layout)
     }
 }
 

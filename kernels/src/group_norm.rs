@@ -1,8 +1,12 @@
 //! Normalisation over groups of channels.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::{self, group_norm::Options};
 use crate::{activation, cpu};
 
 /// Group normalisation (Wu and He, arXiv 1803.08494) of `x` (B, C, ..) over `groups` groups of channels, with
@@ -35,6 +39,11 @@ fn normalise(x: &Tensor, weight: &Tensor, bias: &Tensor, op: &GroupNorm) -> Resu
         );
     }
     let dtype = x.dtype();
+    #[cfg(feature = "cuda")]
+    if cuda::group_norm::fits(x, weight, bias, op.groups) {
+        let own = |t: &Tensor| t.to_dtype(dtype)?.contiguous();
+        return x.contiguous()?.apply_op3_no_bwd(&own(weight)?, &own(bias)?, op);
+    }
     let x = x.to_dtype(DType::F32)?.contiguous()?;
     let weight = weight.to_dtype(DType::F32)?.contiguous()?;
     let bias = bias.to_dtype(DType::F32)?.contiguous()?;
@@ -107,6 +116,20 @@ impl CustomOp3 for GroupNorm {
             });
         }
         Ok((CpuStorage::F32(out), shape.clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let options = Options { groups: self.groups, eps: self.eps, silu: self.silu };
+        cuda::group_norm::forward((x, x_layout), (weight, weight_layout), (bias, bias_layout), options)
     }
 }
 

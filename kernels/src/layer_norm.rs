@@ -1,13 +1,22 @@
 //! Normalisation over the last dimension.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 
 /// Layer normalisation (Ba et al., arXiv 1607.06450) of `x` (.., D) with `weight` (D), `bias` (D), in `f32`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let dtype = x.dtype();
+    #[cfg(feature = "cuda")]
+    if cuda::layer_norm::fits(x, weight, bias) {
+        let own = |t: &Tensor| t.to_dtype(dtype)?.contiguous();
+        return x.contiguous()?.apply_op3_no_bwd(&own(weight)?, &own(bias)?, &LayerNorm { eps });
+    }
     let x = x.to_dtype(DType::F32)?.contiguous()?;
     let weight = weight.to_dtype(DType::F32)?.contiguous()?;
     let bias = bias.to_dtype(DType::F32)?.contiguous()?;
@@ -63,6 +72,19 @@ impl CustomOp3 for LayerNorm {
             }
         });
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        cuda::layer_norm::forward((x, x_layout), (weight, weight_layout), (bias, bias_layout), self.eps)
     }
 }
 

@@ -3,6 +3,8 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use crate::cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::bias::AddBias;
 
 /// Below this many rows the CPU reads the weight once through a plain product: packing it would cost more.
 const FEW_ROWS: usize = 8;
@@ -33,10 +35,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// candle's product. The weight is read through a transposed view: no copy.
 fn composed(rows: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let out = rows.matmul(&weight.t()?)?;
-    match bias {
-        Some(bias) => out.broadcast_add(bias),
-        None => Ok(out),
+    let Some(bias) = bias else { return Ok(out) };
+    #[cfg(feature = "cuda")]
+    if AddBias::Last.fits(&out, bias) {
+        // The product is nobody else's yet.
+        out.inplace_op2(&bias.contiguous()?, &AddBias::Last)?;
+        return Ok(out);
     }
+    out.broadcast_add(bias)
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use infill_engine::additions::{Additions, IpAdapterSource};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::pipeline::{Observer, Pipeline};
 use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_models::adapter::{AdapterFile, ImageEncoderFolder};
 
-use crate::case::{Case, Folders};
+use crate::case::{Case, Folders, device_and_dtype};
 use crate::compare::values;
 use crate::pipelines::load;
 
@@ -106,15 +106,21 @@ fn a_picture_twice_is_the_picture_and_a_white_mask_is_none() {
         });
         run(&pipeline, params).unwrap().0
     };
+    // In half formats the halves of the softmax are rounded one by one, as much as everything else in a run.
+    let rounding = match device_and_dtype().1 {
+        DType::F16 => 5e-2,
+        DType::BF16 => 4e-1,
+        _ => 1e-4,
+    };
     let once = latents(&[0.8], false);
-    assert!(distance(&latents(&[0.8, 0.8], false), &once) < 1e-4);
+    assert!(distance(&latents(&[0.8, 0.8], false), &once) < rounding);
     // Each takes half of the softmax.
-    assert!(distance(&latents(&[1.0, 0.6], false), &once) < 1e-4);
+    assert!(distance(&latents(&[1.0, 0.6], false), &once) < rounding);
     // What is not there takes none of it.
     assert_eq!(latents(&[0.8, 0.0], false), once);
-    assert!(distance(&latents(&[0.8], true), &once) < 1e-4);
+    assert!(distance(&latents(&[0.8], true), &once) < rounding);
     // By themselves they add up.
-    assert!(distance(&latents(&[0.5, 0.3], true), &once) < 1e-4);
+    assert!(distance(&latents(&[0.5, 0.3], true), &once) < rounding);
 }
 
 #[test]

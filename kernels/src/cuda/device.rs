@@ -1,0 +1,32 @@
+//! What a CUDA device is told once, when it is opened.
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
+use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute_enum;
+use candle_core::{Device, Result};
+
+/// See [`crate::prepare_cuda_device`].
+pub(crate) fn prepare(device: &Device) -> Result<()> {
+    let Device::Cuda(cuda) = device else { return Ok(()) };
+    let stream = cuda.cuda_stream();
+    let context = stream.context();
+    context.bind_to_thread().w()?;
+    if context.has_async_alloc() {
+        let mut kept = u64::MAX;
+        // SAFETY: the device is the context's own, its default pool lives as long as the process, and this attribute
+        // is read as a u64.
+        #[allow(unsafe_code)]
+        unsafe {
+            let pool = device::get_default_mem_pool(context.cu_device()).w()?;
+            let attribute = CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            mem_pool::set_attribute(pool, attribute, (&raw mut kept).cast()).w()?;
+        }
+    }
+    // SAFETY: every tensor of a candle device is allocated, used and freed on that device's one stream, in the order of
+    // the calls; candle makes no second stream for it, nor do the kernels of this crate.
+    #[allow(unsafe_code)]
+    unsafe {
+        cuda.disable_event_tracking();
+    }
+    Ok(())
+}
