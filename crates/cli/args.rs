@@ -120,8 +120,8 @@ pub(crate) struct InpaintArgs {
     /// How much of the picture under the mask is noised away, above 0 and up to 1 [default: 0.75]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
-    /// How strongly the prompt guides each step; up to 1 guidance is off and --negative does nothing [default: 6 for
-    /// SDXL, 7.5 for SD 1.5]
+    /// How strongly the prompt guides each step; up to 1 guidance is off and --negative does nothing [default: the
+    /// model's own, else 6 for SDXL and 7.5 for SD 1.5]
     #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
     pub(crate) guidance: Option<f64>,
     /// How far guidance keeps the unguided contrast, 0 to 1 [default: 0]

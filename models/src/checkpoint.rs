@@ -220,6 +220,12 @@ impl Checkpoint {
         self.flag("requires_aesthetics_score", false)
     }
 
+    /// The guidance scale that the checkpoint is best run at, where `model_index.json` gives one under
+    /// [`GUIDANCE_SCALE`].
+    pub fn guidance_scale(&self) -> Option<f64> {
+        self.model_index.get(GUIDANCE_SCALE).and_then(Value::as_f64)
+    }
+
     fn flag(&self, key: &str, default: bool) -> bool {
         self.model_index.get(key).and_then(Value::as_bool).unwrap_or(default)
     }
@@ -333,8 +339,17 @@ fn required(family: Family) -> &'static [&'static str] {
     }
 }
 
+/// Our own key in a `model_index.json`: the guidance scale of a request that names none. diffusers passes over keys that
+/// begin so.
+const GUIDANCE_SCALE: &str = "_guidance_scale";
+
 /// The flags of the pipeline that change a picture must be what they are read as.
 fn check_flags(index: &Map<String, Value>, path: &Path) -> Result<()> {
+    let guidance = index.get(GUIDANCE_SCALE);
+    if let Some(value) = guidance.filter(|v| !v.as_f64().is_some_and(|scale| (0.0..=20.0).contains(&scale))) {
+        let reason = format!("gives {GUIDANCE_SCALE} as {value}; needed: a number from 0 to 20");
+        return Err(Error::file(path, reason));
+    }
     for key in ["force_zeros_for_empty_prompt", "requires_aesthetics_score"] {
         if let Some(value) = index.get(key).filter(|value| !value.is_boolean()) {
             return Err(Error::file(path, format!("gives {key} as {value}; needed: true or false")));

@@ -94,6 +94,20 @@ fn flags_have_the_defaults_of_diffusers() {
 }
 
 #[test]
+fn a_guidance_scale_of_its_own_is_a_number_in_range() {
+    let dir = copy("tiny-sdxl-inpaint");
+    let index = dir.path().join("model_index.json");
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().guidance_scale(), None);
+    edit(&index, "_guidance_scale", json!(3));
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().guidance_scale(), Some(3.0));
+    for wrong in [json!("3"), json!(-1), json!(21)] {
+        edit(&index, "_guidance_scale", wrong);
+        let message = refusal(dir.path());
+        assert!(message.contains("_guidance_scale") && message.contains("0 to 20"), "{message}");
+    }
+}
+
+#[test]
 fn what_cannot_run_is_refused_by_name() {
     let dir = copy("tiny-sdxl-inpaint");
     let (index, unet) = (dir.path().join("model_index.json"), dir.path().join("unet/config.json"));

@@ -12,8 +12,8 @@ fn the_known_models_and_those_of_the_folder_are_listed() {
     for id in ["sdxl-inpainting", "sd15-inpainting", "tiny-sdxl-inpaint", "tiny-sd15-inpaint"] {
         assert!(list.lines().any(|line| line.starts_with(&format!("{id} "))), "{id} is not in\n{list}");
     }
-    let names =
-        list.lines().map(|line| line.find("Stable Diffusion").or_else(|| line.find("your own")).unwrap());
+    let names = ["Stable Diffusion", "your own", "infill's own"];
+    let names = list.lines().map(|line| names.iter().find_map(|name| line.find(name)).unwrap());
     assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), 1, "not in columns:\n{list}");
     let json = place.infill(&["models", "list", "--models", &models, "--json"]).succeeded().stdout;
     let json: Value = serde_json::from_str(&json).unwrap();

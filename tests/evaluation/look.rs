@@ -3,7 +3,7 @@
 //!
 //! What differs from the true background, as one piece, is the object. Its colour is the median of its inside, named by
 //! the nearest of the known colours. Its shape is the one whose outline, brought to the same centre and area, covers it
-//! best.
+//! best, or covers best what has that colour in it.
 
 use std::sync::OnceLock;
 
@@ -53,8 +53,15 @@ pub fn look(picture: &RgbImage, background: &RgbImage, hole: &[bool]) -> Option<
     if area * 25 < hole_area || area < 30 {
         return None;
     }
-    let (shape, fit) = shape_of(&object, size);
     let colour = colour_of(&object, &away, &here, &there, size);
+    // Where the background around the object was painted a little wrong, the object is what has one colour.
+    let of_colour = |i: usize| object[i] && name_of(here[i]) == colour;
+    let alike: Vec<bool> = (0..object.len()).map(of_colour).collect();
+    let alike = largest(&shrunk(&grown(&alike, size, reach), size, reach), size);
+    let clear = alike.iter().filter(|inside| **inside).count() * 3 > area;
+    let whole = shape_of(&object, size);
+    let own = if clear { shape_of(&alike, size) } else { whole };
+    let (shape, fit) = if own.1 > whole.1 { own } else { whole };
     Some(Seen { colour, shape, share: area as f32 / hole_area as f32, fit })
 }
 

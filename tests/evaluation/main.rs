@@ -11,6 +11,8 @@
 //! | `INFILL_EVALUATE_OUT` | a folder for sheets of what went wrong |
 //! | `INFILL_EVALUATE_TABLE` | where the table is written |
 //! | `INFILL_EVALUATE_SIZE`, `..._STEPS` | the side of the pictures (512) and the steps (30) |
+//! | `INFILL_EVALUATE_PARTS` | some of `objects empties references strengths`, with spaces between; all without it |
+//! | `INFILL_EVALUATE_GUIDANCE` | the guidance, in place of the default |
 //! | `INFILL_TEST_DEVICE`, `INFILL_TEST_DTYPE` | as for the parity tests |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, unreachable_pub)]
 

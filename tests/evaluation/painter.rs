@@ -69,6 +69,7 @@ impl Painter {
         let mut params = InpaintParams::new(image, Mask::from_luma8(task.mask()), task.prompt.as_str());
         params.seed = task.seed;
         params.num_inference_steps = self.steps;
+        params.guidance_scale = variable("INFILL_EVALUATE_GUIDANCE").map(|scale| scale.parse().unwrap());
         params.strength = how.strength;
         let mut additions = Additions::default();
         if let Some(scale) = how.reference {

@@ -237,10 +237,21 @@ fn the_whole_suite() {
     let mut painter = Painter::open(size, steps).expect("this build has no model of its own");
     let began = Instant::now();
     let part = count.div_ceil(5);
-    let mut scores = objects(&mut painter, count, [0.95, 0.85]);
-    scores.extend(empties(&mut painter, part, 0.5));
-    scores.extend(references(&mut painter, part, 0.8, 0.4));
-    scores.extend(strengths(&mut painter, part, 0.95));
+    let parts = variable("INFILL_EVALUATE_PARTS");
+    let asked = |name: &str| parts.as_ref().is_none_or(|parts| parts.split(' ').any(|part| part == name));
+    let mut scores = Vec::new();
+    if asked("objects") {
+        scores.extend(objects(&mut painter, count, [0.95, 0.85]));
+    }
+    if asked("empties") {
+        scores.extend(empties(&mut painter, part, 0.5));
+    }
+    if asked("references") {
+        scores.extend(references(&mut painter, part, 0.8, 0.4));
+    }
+    if asked("strengths") {
+        scores.extend(strengths(&mut painter, part, 0.95));
+    }
     let table = table(&scores);
     println!("\n{size} x {size}, {steps} steps, {:.0} s\n\n{table}", began.elapsed().as_secs_f64());
     if let Some(path) = variable("INFILL_EVALUATE_TABLE") {
@@ -253,9 +264,9 @@ fn the_whole_suite() {
 /// painting, not to measure how well it paints.
 #[test]
 fn a_small_part_of_the_suite() {
-    let Some(mut painter) = Painter::open(128, 12) else { return };
-    let mut scores = objects(&mut painter, 12, [0.7, 0.0]);
-    scores.extend(strengths(&mut painter, 3, 0.6));
+    let Some(mut painter) = Painter::open(512, 10) else { return };
+    let mut scores = objects(&mut painter, 8, [0.75, 0.25]);
+    scores.extend(strengths(&mut painter, 2, 0.5));
     let table = table(&scores);
     println!("\n{table}");
     assert!(scores.iter().all(Score::is_reached), "\n{table}");

@@ -284,10 +284,10 @@ fn the_models_that_are_here_are_named() {
     let result = server.call(&arguments(&json!({"modelId": "tiny"})));
     let told = text(&result);
     assert!(
-        told.starts_with("modelId is \"tiny\"; allowed: a model that is here (tiny-sd15-base, "),
+        told.starts_with("modelId is \"tiny\"; allowed: a model that is here (infill-mini, tiny-sd15-base, "),
         "{told}"
     );
-    assert!(server.instructions.contains("modelId is a model that is here (tiny-sd15-base, "));
+    assert!(server.instructions.contains("modelId is a model that is here (infill-mini, tiny-sd15-base, "));
     assert!(server.finish().success());
 }
 

@@ -347,7 +347,9 @@ fn model_id_names_what_runs() {
         assert_eq!(bench.picture(&json!({ "modelId": folder })), made);
         let told = bench.refusal(&json!({"modelId": "no-such"}));
         assert!(
-            told.starts_with("modelId is \"no-such\"; allowed: a model that is here (tiny-sd15-base, "),
+            told.starts_with(
+                "modelId is \"no-such\"; allowed: a model that is here (infill-mini, tiny-sd15-base, "
+            ),
             "{told}"
         );
         let outside = bench.refusal(&json!({"modelId": fixture("models/tiny-sdxl-base")}));

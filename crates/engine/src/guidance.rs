@@ -1,16 +1,17 @@
 //! Classifier-free guidance and its rescaling.
 
-use infill_models::Family;
+use infill_models::{Checkpoint, Family};
 use infill_networks::Tensor;
 
 use crate::Result;
 
-/// The guidance scale of a request that names none: what the tool schema gives each kind of model.
-pub fn default_guidance_scale(family: Family) -> f64 {
-    match family {
+/// The guidance scale of a request that names none: the checkpoint's own, else what the tool schema gives each kind of
+/// model.
+pub fn default_guidance_scale(checkpoint: &Checkpoint) -> f64 {
+    checkpoint.guidance_scale().unwrap_or(match checkpoint.family() {
         Family::StableDiffusion => 7.5,
         Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => 6.0,
-    }
+    })
 }
 
 /// How the conditioned and the unconditioned prediction become one.

@@ -84,8 +84,7 @@ impl MemoryPlan {
         let picture = params.image.size();
         let pictures = u64::from(picture.width) * u64::from(picture.height) * 24;
         let batch = params.num_images_per_prompt as u64;
-        let guided =
-            params.guidance_scale.unwrap_or_else(|| guidance::default_guidance_scale(checkpoint.family()));
+        let guided = params.guidance_scale.unwrap_or_else(|| guidance::default_guidance_scale(checkpoint));
         let halves = if guided > 1.0 { 2 } else { 1 };
 
         let tile = params.vae_tile_size.map_or(u32::MAX, VaeTileSize::pixels);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use infill_engine::additions::Additions;
 use infill_engine::guidance::default_guidance_scale;
-use infill_models::Family;
+use infill_models::Checkpoint;
 use infill_models::adapters::AdapterPurpose;
 use infill_store::{AssetId, Store};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ pub(crate) struct Inputs {
 }
 
 /// The inference as the reference writes it, with asset ids in place of [links](linked).
-pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> Value {
+pub(crate) fn inference(inpaint: &Inpaint, checkpoint: &Checkpoint, inputs: &Inputs) -> Value {
     let mut value = json!({
         "type": match inpaint.kind {
             Kind::Inpaint => "inpaint",
@@ -35,7 +35,7 @@ pub(crate) fn inference(inpaint: &Inpaint, family: Family, inputs: &Inputs) -> V
         "maskId": inputs.mask.as_str(),
         "seed": inpaint.seed.to_string(),
         "strength": inpaint.strength,
-        "guidance": inpaint.guidance.unwrap_or_else(|| default_guidance_scale(family)),
+        "guidance": inpaint.guidance.unwrap_or_else(|| default_guidance_scale(checkpoint)),
         "numInferenceSteps": inpaint.steps,
         "numSamples": inpaint.samples,
         "width": inpaint.width,

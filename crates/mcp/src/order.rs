@@ -39,7 +39,7 @@ impl Order {
         inputs: &Inputs,
     ) -> infill_engine::Result<Self> {
         let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
-        let inference = inference(inpaint, checkpoint.family(), inputs);
+        let inference = inference(inpaint, checkpoint, inputs);
         let mut recipe = recipe(inpaint, &inference, additions)?;
         if let Some(size) = request.params().vae_tile_size {
             recipe.insert(VAE_TILE_SIZE.into(), json!(size.pixels()));

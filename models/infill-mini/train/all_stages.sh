@@ -14,8 +14,10 @@ cd "$(dirname "$0")"
 folder=$1 minutes=${2:-9} half=${HALF:-both}
 device=${DEVICE:-cuda} workers=${WORKERS:-$(($(nproc) - 3))} batch=${BATCH:-256} python=${PYTHON:-python}
 some=$((workers / 5 > 0 ? workers / 5 : 1))
-mkdir -p "$folder/work/unet"
-folder=$(realpath "$folder") work=$(realpath "$folder")/work
+mkdir -p "$folder"
+folder=$(realpath "$folder")
+work=$folder/work
+mkdir -p "$work/unet"
 export OMP_NUM_THREADS=1
 
 say() { printf '%(%H:%M:%S)T %s\n' -1 "$1"; }

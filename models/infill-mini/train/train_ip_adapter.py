@@ -11,7 +11,7 @@ import re
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
 from common import Log, add_length, add_machine, add_workers, cosine, half, machine, parts, workers
@@ -24,6 +24,7 @@ from tasks import random_task
 from text import Words
 from train_image_encoder import WIDTH, normalised
 
+FILE = "ip_adapter/infill-mini.safetensors"
 TOKENS = 4
 REFERENCES = 2  # pictures of every object
 DROPPED = 0.1  # share of the samples without the reference, and of those without words
@@ -42,6 +43,15 @@ def fresh_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, torch.Tenso
             parts["ip_adapter"][f"{number}.to_k_ip.weight"] = attention.to_k.weight.detach().clone()
             parts["ip_adapter"][f"{number}.to_v_ip.weight"] = attention.to_v.weight.detach().clone() * 0.1
             number += 2
+    return parts
+
+
+def trained_adapter(path: str) -> dict[str, dict[str, torch.Tensor]]:
+    """An adapter in the public layout, in full precision."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, value in load_file(path).items():
+        part, name = key.split(".", 1)
+        parts[part][name] = value.float()
     return parts
 
 
@@ -88,7 +98,7 @@ def train(a: argparse.Namespace, encoder: CLIPVisionModelWithProjection, data: R
     """The denoising loss, everything frozen but encoder, projection and image attention."""
     device = encoder.device
     unet = UNet2DConditionModel.from_pretrained(f"{a.model}/unet", dtype=torch.float32).requires_grad_(False)
-    unet._load_ip_adapter_weights([fresh_adapter(unet)])
+    unet._load_ip_adapter_weights([trained_adapter(f"{a.init}/{FILE}") if a.init else fresh_adapter(unet)])
     trained = [p for n, p in unet.named_parameters() if "_ip." in n or n.startswith("encoder_hid_proj")]
     for weight in trained:
         weight.requires_grad_(True)
@@ -120,7 +130,8 @@ def train(a: argparse.Namespace, encoder: CLIPVisionModelWithProjection, data: R
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="..")
-    parser.add_argument("--image-encoder", default="work/image_encoder")
+    parser.add_argument("--init", help="a folder with the adapter and the image encoder to start from (this model's own will do)")
+    parser.add_argument("--image-encoder", default="work/image_encoder", help="without --init")
     parser.add_argument("--data", default="work/unet/256-*.npz", help="the shards; they are crops for the UNet's training")
     parser.add_argument("--shards", type=int, default=40, help="how many of them at most; two of three samples are of use")
     parser.add_argument("--out", default="..")
@@ -136,10 +147,11 @@ def main() -> None:
     with workers(a.workers) as drawing:
         drawn = iter(drawing.map(referred, itertools.chain(*(numbers for _, numbers in shards)), chunksize=32))
         data = References(a.model, shards, drawn, device)
-    encoder = CLIPVisionModelWithProjection.from_pretrained(a.image_encoder, dtype=torch.float32).to(device)
+    source = f"{a.init}/image_encoder" if a.init else a.image_encoder
+    encoder = CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32).to(device)
     unet = train(a, encoder, data)
     os.makedirs(f"{a.out}/ip_adapter", exist_ok=True)
-    save_file(public_adapter(unet), f"{a.out}/ip_adapter/infill-mini.safetensors", metadata={"format": "pt"})
+    save_file(public_adapter(unet), f"{a.out}/{FILE}", metadata={"format": "pt"})
     encoder.half().save_pretrained(f"{a.out}/image_encoder")
     tidy_config(f"{a.out}/image_encoder/config.json")
     public_names(f"{a.out}/image_encoder/model.safetensors", "vision_model")

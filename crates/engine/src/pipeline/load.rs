@@ -14,6 +14,7 @@ use super::concepts::Merged;
 use super::fit::{self, Words};
 use super::{Observer, Pipeline, Progress, TextEncoder};
 use crate::Result;
+use crate::guidance::default_guidance_scale;
 use crate::scheduler::SchedulerConfig;
 
 /// How a checkpoint is loaded.
@@ -72,6 +73,7 @@ impl Pipeline {
 
         Ok(Self {
             family: checkpoint.family(),
+            default_guidance_scale: default_guidance_scale(checkpoint),
             text_encoders,
             embedding_names: Vec::new(),
             is_inpaint_model: unet.config().in_channels == 9,

@@ -34,7 +34,7 @@ use infill_networks::unet::UNet2DConditionModel;
 use infill_networks::vae::AutoencoderKl;
 use infill_networks::{DType, Device, Tensor};
 
-use crate::guidance::{Guidance, default_guidance_scale};
+use crate::guidance::Guidance;
 use crate::image::Picture;
 use crate::request::{InpaintParams, InpaintRequest};
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
@@ -60,6 +60,7 @@ struct TextEncoder {
 /// The networks of one checkpoint on one device.
 pub struct Pipeline {
     family: Family,
+    default_guidance_scale: f64,
     text_encoders: Vec<TextEncoder>,
     /// How the embeddings are named, in the order of each encoder's `added_words`.
     embedding_names: Vec<String>,
@@ -141,7 +142,7 @@ impl Pipeline {
 
     /// Guidance where the request names none.
     pub fn default_guidance_scale(&self) -> f64 {
-        default_guidance_scale(self.family)
+        self.default_guidance_scale
     }
 
     /// How this model follows the prompts at what the request says.
