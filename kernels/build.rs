@@ -1,7 +1,7 @@
 //! Compiles `cuda/*.cu` with nvcc, where the feature `cuda` is on; without it, nothing.
 //!
 //! One fat binary a file, with machine code for `CUDA_COMPUTE_CAP` (80 where it is not set) and PTX that the driver
-//! compiles for newer cards. nvcc is `NVCC`, or `bin/nvcc` under `CUDA_HOME` or `CUDA_PATH`, or the one on the path.
+//! compiles for newer cards, unless the capability has a suffix (`90a`), which holds for that one alone. nvcc is `NVCC`, or `bin/nvcc` under `CUDA_HOME` or `CUDA_PATH`, or the one on the path.
 #![allow(clippy::print_stdout)]
 
 use std::env;
@@ -25,6 +25,7 @@ fn main() -> Result<(), String> {
     if !digits.parse().is_ok_and(|number: u32| number >= 80) {
         return Err(format!("CUDA_COMPUTE_CAP is \"{capability}\": 80 (Ampere) or more is needed"));
     }
+    println!("cargo::rustc-env=INFILL_CUDA_COMPUTE_CAP={digits}");
     let nvcc = nvcc();
     for source in SOURCES {
         compile(&nvcc, &capability, &Path::new("cuda").join(source).with_extension("cu"), &out)?;

@@ -48,6 +48,15 @@ fn without_a_model_the_built_in_one_runs() {
     assert_eq!(unpacked, 1);
     run("b.png");
     assert_eq!(place.read("a.png"), place.read("b.png"));
+    // Its model_index.json names the guidance that it is best run at.
+    assert_eq!(told["guidance"], 3.0, "{told}");
+    let pixels = |name: &str| image::load_from_memory(&place.read(name)).unwrap().to_rgb8();
+    let guided = |scale: &str| {
+        place.infill(&[&args[..], &more[..], &["--out", "c.png", "--guidance", scale]].concat()).succeeded();
+        pixels("c.png")
+    };
+    assert_eq!(guided("3"), pixels("a.png"));
+    assert_ne!(guided("6"), pixels("a.png"));
     let list = place.infill(&["models", "list"]).succeeded().stdout;
     assert!(list.lines().any(|line| line.starts_with(embedded::ID) && line.ends_with("built in")), "{list}");
     let shown = place.infill(&["models", "show", embedded::ID]).succeeded().stdout;

@@ -239,6 +239,12 @@ fn the_whole_suite() {
     let part = count.div_ceil(5);
     let parts = variable("INFILL_EVALUATE_PARTS");
     let asked = |name: &str| parts.as_ref().is_none_or(|parts| parts.split(' ').any(|part| part == name));
+    for part in parts.iter().flat_map(|parts| parts.split(' ')) {
+        assert!(
+            ["objects", "empties", "references", "strengths"].contains(&part),
+            "there is no part \"{part}\""
+        );
+    }
     let mut scores = Vec::new();
     if asked("objects") {
         scores.extend(objects(&mut painter, count, [0.95, 0.85]));
@@ -266,8 +272,25 @@ fn the_whole_suite() {
 fn a_small_part_of_the_suite() {
     let Some(mut painter) = Painter::open(512, 10) else { return };
     let mut scores = objects(&mut painter, 8, [0.75, 0.25]);
-    scores.extend(strengths(&mut painter, 2, 0.5));
+    scores.extend(strengths(&mut painter, 2, 1.0));
     let table = table(&scores);
     println!("\n{table}");
     assert!(scores.iter().all(Score::is_reached), "\n{table}");
+}
+
+/// What a reference shows arrives in the hole; at scale 0 the picture is, bit for bit, the one without a reference.
+#[test]
+fn a_reference_arrives_and_at_scale_0_is_none() {
+    let Some(mut painter) = Painter::open(512, 8) else { return };
+    assert!(painter.has_adapter());
+    let scores = references(&mut painter, 4, 0.5, 0.5);
+    let table = table(&scores);
+    println!("\n{table}");
+    assert!(scores.iter().all(Score::is_reached), "\n{table}");
+    let mut task = tasks::object(1, painter.size);
+    task.prompt = OPEN_WORDS.into();
+    let mut painted = |reference| painter.paint(&task, How { reference, ..How::default() });
+    let without = painted(None);
+    assert_eq!(painted(Some(0.0)), without);
+    assert_ne!(painted(Some(1.0)), without);
 }

@@ -123,7 +123,7 @@ pub struct InpaintParams {
     pub num_inference_steps: usize,
     /// How much of the schedule is run, in (0, 1]; 1 starts from pure noise.
     pub strength: f64,
-    /// Classifier-free guidance; 6 for SDXL and 7.5 for SD 1.5 where absent.
+    /// Classifier-free guidance; where absent the checkpoint's own, else 6 for SDXL and 7.5 for SD 1.5.
     pub guidance_scale: Option<f64>,
     /// How far guidance is rescaled, in 0..=1.
     pub guidance_rescale: f64,

@@ -46,7 +46,7 @@ impl Order {
         }
         Ok(Self {
             kind: inpaint.kind,
-            arguments: arguments(given, prepared, inputs),
+            arguments: arguments(given, prepared, inputs, &inference["guidance"]),
             recipe,
             inference,
             model_digest: checkpoint.digest()?,
@@ -136,7 +136,12 @@ fn digest(checkpoint: &Checkpoint) -> Result<String, String> {
 }
 
 /// The call's own arguments, with assets in place of pictures and everything settled that it left open.
-fn arguments(given: &Map<String, Value>, prepared: &Prepared, inputs: &Inputs) -> Map<String, Value> {
+fn arguments(
+    given: &Map<String, Value>,
+    prepared: &Prepared,
+    inputs: &Inputs,
+    guidance: &Value,
+) -> Map<String, Value> {
     // Besides the pictures: what was said of a picture as it came in, and is in its row.
     const SETTLED: [&str; 12] = [
         "image",
@@ -160,6 +165,7 @@ fn arguments(given: &Map<String, Value>, prepared: &Prepared, inputs: &Inputs) -
     all.insert("seed".into(), json!(inpaint.seed.to_string()));
     all.insert("numSamples".into(), json!(inpaint.samples));
     all.insert("numInferenceSteps".into(), json!(inpaint.steps));
+    all.insert("guidance".into(), guidance.clone());
     all.insert("strength".into(), json!(inpaint.strength));
     all.insert("width".into(), json!(inpaint.width));
     all.insert("height".into(), json!(inpaint.height));

@@ -43,7 +43,7 @@ pub(crate) fn forward(
         return Ok(None);
     };
     let candle_core::Device::Cuda(device) = x.device() else { return Ok(None) };
-    if !library(device, |library| Ok(library.plan(&shape).is_some()))? {
+    if library(device, |library| library.plan(&shape))?.is_none() {
         return Ok(None);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
@@ -54,7 +54,7 @@ pub(crate) fn forward(
     match out {
         Ok(out) => Ok(Some(out)),
         // The plan turned out to be none: cuDNN has said so only when asked to run it.
-        Err(_) if !library(device, |library| Ok(library.plan(&shape).is_some()))? => Ok(None),
+        Err(_) if library(device, |library| library.plan(&shape))?.is_none() => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -136,6 +136,11 @@ fn wrapped(error: CudnnError) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
 
+/// Whether cuDNN does not do this, for whatever reason: `CUDNN_STATUS_NOT_SUPPORTED` and those that say more closely why.
+fn is_unsupported(error: CudnnError) -> bool {
+    (3000..4000).contains(&(error.0 as u32))
+}
+
 impl Library {
     fn open(stream: &Arc<CudaStream>) -> Result<Self> {
         let handle = result::create_handle().map_err(wrapped)?;
@@ -147,14 +152,19 @@ impl Library {
         Ok(Self { handle, plans: HashMap::new(), workspace: None, stream: stream.clone() })
     }
 
-    /// The plan of a convolution, made once; `None` where cuDNN has none.
-    fn plan(&mut self, shape: &Convolution) -> Option<Plan> {
+    /// The plan of a convolution, made once; `None` where cuDNN has none. Any other error is of this call alone: what came
+    /// before must not change how the next one is computed.
+    fn plan(&mut self, shape: &Convolution) -> Result<Option<Plan>> {
         if let Some(plan) = self.plans.get(shape) {
-            return *plan;
+            return Ok(*plan);
         }
-        let plan = Plan::new(self.handle, shape).ok();
+        let plan = match Plan::new(self.handle, shape) {
+            Ok(plan) => Some(plan),
+            Err(error) if is_unsupported(error) => None,
+            Err(error) => return Err(wrapped(error)),
+        };
         self.plans.insert(shape.clone(), plan);
-        plan
+        Ok(plan)
     }
 
     /// At least `bytes` of memory, kept for the next call.
@@ -280,7 +290,7 @@ impl Convolution {
         #[allow(unsafe_code)]
         let mut out = unsafe { device.alloc::<T>(shape.elem_count())? };
         let added = library(device, |library| {
-            let Some(plan) = library.plan(self) else {
+            let Some(plan) = library.plan(self)? else {
                 bail!("conv2d: cuDNN has no algorithm for {:?}", self.x)
             };
             let handle = library.handle;
@@ -292,13 +302,13 @@ impl Convolution {
             let (one, zero) = (1f32, 0f32);
             let (one, zero) = ((&raw const one).cast::<c_void>(), (&raw const zero).cast::<c_void>());
             let scratch = if plan.workspace == 0 { null_mut() } else { scratch as *mut c_void };
-            let (mut added, mut status) = (false, Ok(()));
+            let (mut added, mut fused, mut status) = (false, plan.fused, Ok(()));
             if let (Some(bias), true) = (&bias, plan.fused) {
                 let (bias, _bias_guard) = bias.device_ptr(&stream);
                 // SAFETY: handle and descriptors are alive, the pointers are of tensors as these describe them. The third
                 // operand is the output itself, as the manual allows, times zero.
                 #[allow(unsafe_code)]
-                let fused = unsafe {
+                let done = unsafe {
                     result::convolution_bias_activation_forward(
                         handle,
                         one,
@@ -320,9 +330,13 @@ impl Convolution {
                         y as *mut c_void,
                     )
                 };
-                added = fused.is_ok();
+                match done {
+                    Ok(()) => added = true,
+                    Err(error) if is_unsupported(error) => fused = false,
+                    Err(error) => status = Err(error),
+                }
             }
-            if !added {
+            if !added && status.is_ok() {
                 // SAFETY: as above.
                 #[allow(unsafe_code)]
                 unsafe {
@@ -344,16 +358,15 @@ impl Convolution {
                 }
             }
             drop(scratch_guard);
-            if let Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED)) = status {
-                library.plans.insert(self.clone(), None);
-            }
-            status.map_err(wrapped)?;
-            if bias.is_some() && plan.fused != added {
-                library.plans.insert(self.clone(), Some(Plan { fused: added, ..plan }));
-            }
             if plan.workspace > MAX_KEPT {
                 library.workspace = None;
             }
+            if status.is_err_and(is_unsupported) {
+                library.plans.insert(self.clone(), None);
+            } else if fused != plan.fused {
+                library.plans.insert(self.clone(), Some(Plan { fused, ..plan }));
+            }
+            status.map_err(wrapped)?;
             Ok(added)
         })?;
         if let (Some(bias), false) = (&bias, added) {

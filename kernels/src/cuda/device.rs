@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute_enum;
-use candle_core::{Device, Result};
+use candle_core::{Device, Result, bail};
 
 /// See [`crate::prepare_cuda_device`].
 pub(crate) fn prepare(device: &Device) -> Result<()> {
@@ -11,6 +11,15 @@ pub(crate) fn prepare(device: &Device) -> Result<()> {
     let stream = cuda.cuda_stream();
     let context = stream.context();
     context.bind_to_thread().w()?;
+    let (major, minor) = context.compute_capability().w()?;
+    let built_for: i32 = env!("INFILL_CUDA_COMPUTE_CAP").parse().unwrap_or(0);
+    if 10 * major + minor < built_for {
+        bail!(
+            "the card's compute capability is {major}.{minor}; this build needs {}.{} or newer, its CUDA_COMPUTE_CAP",
+            built_for / 10,
+            built_for % 10
+        );
+    }
     if context.has_async_alloc() {
         let mut kept = u64::MAX;
         // SAFETY: the device is the context's own, its default pool lives as long as the process, and this attribute

@@ -67,6 +67,7 @@ Parameters:
 folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset ids.
 - modelId: a model on this machine; the server's instructions name them.
 - prompt, negativePrompt: say what is to be seen, not what to do. `((word))`, `[word]`, `(word:1.3)` weigh.
+- guidance: leave out for the model's own, which model://{id} tells as defaultGuidance.
 - strength: near 1 to put something else there, lower to keep its shapes.
 - numSamples: give 1 unless several are wanted; sample i has seed + i.
 - width, height: leave out, or give in the picture's proportions.
