@@ -95,13 +95,13 @@ def run(folder, dtype, device, side, steps):
     seconds = {"unet": [], "decode": []}
 
     def timed(key, call):
+        wait = torch.cuda.synchronize if gpu and key == "decode" else lambda: None
+
         def wrapper(*args, **kwargs):
-            if gpu and key == "decode":
-                torch.cuda.synchronize()
+            wait()
             start = time.time()
             out = call(*args, **kwargs)
-            if gpu and key == "decode":
-                torch.cuda.synchronize()
+            wait()
             seconds[key].append(time.time() - start)
             return out
         return wrapper

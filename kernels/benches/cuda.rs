@@ -231,14 +231,13 @@ fn composed_attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32) -> Result<
 }
 
 fn main() {
-    let device = match Device::new_cuda_with_stream(0) {
+    let device = match kernels::cuda_device(0) {
         Ok(device) => device,
         Err(error) => {
             println!("no CUDA device opens: {error}");
             std::process::exit(1);
         }
     };
-    kernels::prepare_cuda_device(&device).unwrap();
     // cargo bench passes `--bench`.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let bench = Bench { device, filter };

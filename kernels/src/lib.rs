@@ -33,7 +33,7 @@ pub use activation::{gelu_erf, quick_gelu, silu};
 pub use add_delta::add_delta;
 pub use attention::attention;
 pub use conv2d::conv2d;
-pub use device::prepare_cuda_device;
+pub use device::cuda_device;
 pub use geglu::geglu;
 pub use group_norm::{group_norm, group_norm_silu};
 pub use layer_norm::layer_norm;

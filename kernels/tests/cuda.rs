@@ -23,11 +23,8 @@ const FORMATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 fn device() -> Option<&'static Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    let open = || match Device::new_cuda_with_stream(0) {
-        Ok(device) => {
-            kernels::prepare_cuda_device(&device).unwrap();
-            Some(device)
-        }
+    let open = || match kernels::cuda_device(0) {
+        Ok(device) => Some(device),
         Err(error) => {
             let required = std::env::var("INFILL_TEST_DEVICE").is_ok_and(|name| name.starts_with("cuda"));
             assert!(!required, "INFILL_TEST_DEVICE asks for CUDA: {error}");

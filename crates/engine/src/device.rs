@@ -1,9 +1,7 @@
 //! Which device and which number format a pipeline runs with.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 
 use infill_networks::{DType, Device};
 
@@ -71,7 +69,7 @@ impl DeviceChoice {
                 Self::Metal.open().or_else(|_| Self::Cpu.open())
             }
             Self::Auto => Ok(Device::Cpu),
-            Self::Cuda(n) => cuda(n).map_err(|e| self.refused(&e.to_string())),
+            Self::Cuda(n) => infill_networks::cuda_device(n).map_err(|e| self.refused(&e.to_string())),
             Self::Metal => Device::new_metal(0).map_err(|e| self.refused(&e.to_string())),
         }
     }
@@ -84,20 +82,6 @@ impl DeviceChoice {
             allowed: "a device that this build and this machine have, or cpu".into(),
         }
     }
-}
-
-/// The CUDA device of this number, the same one at every call: with a stream for each, one could read what another has
-/// still to write.
-fn cuda(number: usize) -> candle_core::Result<Device> {
-    static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(device) = opened.get(&number) {
-        return Ok(device.clone());
-    }
-    let device = Device::new_cuda_with_stream(number)?;
-    infill_networks::prepare_cuda_device(&device)?;
-    opened.insert(number, device.clone());
-    Ok(device)
 }
 
 /// A number format as the user names it.

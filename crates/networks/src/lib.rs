@@ -25,5 +25,5 @@ pub mod weights;
 pub use candle_core::utils::{cuda_is_available as cuda_is_built, metal_is_available as metal_is_built};
 pub use candle_core::{DType, Device, Tensor};
 pub use error::{Error, Result};
-pub use infill_kernels::prepare_cuda_device;
+pub use infill_kernels::cuda_device;
 pub use interrupt::Interrupt;

@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute_enum;
 use candle_core::{Device, Result, bail};
 
-/// See [`crate::prepare_cuda_device`].
+/// Checks the card and readies the device, which [`crate::cuda_device`] has just opened.
 pub(crate) fn prepare(device: &Device) -> Result<()> {
     let Device::Cuda(cuda) = device else { return Ok(()) };
     let stream = cuda.cuda_stream();
@@ -31,8 +31,8 @@ pub(crate) fn prepare(device: &Device) -> Result<()> {
             mem_pool::set_attribute(pool, attribute, (&raw mut kept).cast()).w()?;
         }
     }
-    // SAFETY: every tensor of a candle device is allocated, used and freed on that device's one stream, in the order of
-    // the calls; candle makes no second stream for it, nor do the kernels of this crate.
+    // SAFETY: `crate::cuda_device` opens each device once, so all of its tensors are allocated, used and freed on one
+    // stream, in the order of the calls; candle makes no second one for it, nor do the kernels of this crate.
     #[allow(unsafe_code)]
     unsafe {
         cuda.disable_event_tracking();

@@ -76,6 +76,14 @@ def workers(count: int) -> Iterator[ProcessPoolExecutor | Alone]:
         pool.shutdown(cancel_futures=True)
 
 
+def descend(loss: torch.Tensor, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """One step down the gradient, which is cut to a length of 1, and forgotten."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def half(device: torch.device) -> torch.autocast:
     """Mixed precision with bfloat16 where that is faster: on GPUs and on processors with instructions for it."""
     fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()

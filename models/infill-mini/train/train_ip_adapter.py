@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
-from common import Log, add_length, add_machine, add_workers, cosine, half, machine, parts, workers
+from common import Log, add_length, add_machine, add_workers, cosine, descend, half, machine, parts, workers
 from crops import seeds
 from cuts import SMALL
 from diffusion import Diffusion, sizes
@@ -118,10 +118,7 @@ def train(a: argparse.Namespace, encoder: CLIPVisionModelWithProjection, data: R
                      "time_ids": sizes(a.batch).to(device)}  # fmt: skip
             losses = diffusion.losses(unet, data.latents[index].float(), diffusion.timesteps(a.batch),
                                       data.context[index].float() * said[:, None, None], given)  # fmt: skip
-        losses.mean().backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        descend(losses.mean(), trained, optimizer)
         log.add(step, a.batch, loss=losses.mean())
     log.plot()
     return unet

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 import words
-from common import Log, add_machine, cosine, half, machine
+from common import Log, add_machine, cosine, descend, half, machine
 from cuts import largest_size, window
 from diffusion import Diffusion, sizes
 from encode import encode
@@ -89,10 +89,7 @@ def main() -> None:
         with half(device):
             losses = diffusion.losses(unet, latents[index].float(), diffusion.timesteps(a.batch),
                                       context[index].float() * stay[:, None, None], given)  # fmt: skip
-        losses.mean().backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        descend(losses.mean(), trained, optimizer)
         log.add(step, a.batch, loss=losses.mean())
     log.plot()
     layers = {k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()}

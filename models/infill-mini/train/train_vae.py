@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 import networks
-from common import Average, Log, add_machine, cosine, half, machine
+from common import Average, Log, add_machine, cosine, descend, half, machine
 
 KL_WEIGHT = 1e-4
 
@@ -103,10 +103,7 @@ def main() -> None:
         with half(device):
             flat, edges, kl = step_losses(vae, x, noise)
         loss = flat + 0.5 * edges + KL_WEIGHT * kl
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        descend(loss, weights, optimizer)
         average.update()
         log.add(step, a.batch, loss=loss, flat=flat, edges=edges, kl=kl)
         if (step + 1) % 500 == 0 or step + 1 == a.steps:

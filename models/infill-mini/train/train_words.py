@@ -12,7 +12,7 @@ import torch
 
 import backgrounds
 import words
-from common import Log, add_machine, cosine, machine
+from common import Log, add_machine, cosine, descend, machine
 from scenes import random_scene
 from text import KINDS, load, tokenizers, words_of
 
@@ -97,10 +97,7 @@ def main() -> None:
                 loss = loss + torch.nn.functional.cross_entropy(scores, answers[:, question])
                 said = answers[:, question] > 0
                 right.append((scores.argmax(1) == answers[:, question])[said].float())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        descend(loss, weights, optimizer)
         log.add(step, a.batch, loss=loss, right=torch.cat(right).mean())
     log.plot()
     for (_, name), model in zip(KINDS, (text_1, text_2)):
