@@ -1,6 +1,7 @@
 //! Many clients at once, calls that are cancelled, and servers that are killed at any moment: every call gets its own
 //! pictures, in its client's order, and of what was taken on nothing is lost and nothing torn. A small part of it here;
-//! `scripts/mcp-soak` runs 200 calls of 20 clients, 50 cancellations and 50 kills.
+//! `scripts/mcp-soak` runs 200 calls of 20 clients, 50 cancellations and 50 kills, with a tiny model of noise or with
+//! one that paints.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -16,8 +17,10 @@ use crate::harness::{TOOL, arguments, memory};
 const WITH_SESSIONS: &str = "2025-11-25";
 /// Calls that a client has open at once; those of all clients fit the queue.
 const OPEN: usize = 3;
-/// The longest that all jobs may take to end.
-const END: Duration = Duration::from_secs(600);
+/// Jobs that killed servers may leave before the next calls wait for some of them: the queue holds the calls too.
+const LEFT: usize = 24;
+/// The longest that all jobs may take to end: no more than [`LEFT`] wait and some of the last calls, of a minute each.
+const END: Duration = Duration::from_secs(1800);
 /// MiB that the second half of the calls may add to what the first half left.
 const GROWTH: u64 = 24;
 
@@ -53,9 +56,17 @@ impl Chance {
     }
 }
 
+/// What each call asks for, beside its seed: a picture of the tiny model, or of the one that is named.
+fn work() -> Value {
+    let Ok(model) = std::env::var("INFILL_SOAK_MODEL") else { return json!({}) };
+    let side = std::env::var("INFILL_SOAK_SIDE").map_or(512, |side| side.parse::<u32>().unwrap());
+    json!({"modelId": model, "width": side, "height": side, "numInferenceSteps": 4})
+}
+
 /// A call for one picture of this seed, which is the message's id too.
 fn message(seed: u64) -> Value {
-    let given = arguments(&json!({"seed": seed.to_string()}));
+    let mut given = arguments(&work());
+    given["seed"] = seed.to_string().into();
     let params = json!({"name": TOOL, "arguments": given, "_meta": {"progressToken": seed}});
     json!({"jsonrpc": "2.0", "id": seed, "method": "tools/call", "params": params})
 }
@@ -149,7 +160,10 @@ fn many_clients_get_their_own_pictures_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let server = Http::start(dir.path());
     let began = Instant::now();
-    let (mut made, mut held) = (BTreeMap::new(), Vec::new());
+    // One at first, so that no call of the others waits for the model's files so long that its first word is a sign of
+    // life and not that it has its place.
+    let first = settled(&server, NEWEST, None, server.post(NEWEST, None, &message(0)));
+    let (mut made, mut held) = (BTreeMap::from([(0, first)]), Vec::new());
     let half = size.calls / 2;
     for calls in [0..half, half..size.calls] {
         thread::scope(|scope| {
@@ -166,7 +180,7 @@ fn many_clients_get_their_own_pictures_in_order() {
     let calls = size.clients * size.calls;
     let seconds = began.elapsed().as_secs();
     eprintln!("{calls} calls of {} clients in {seconds} s; MiB held after each half: {held:?}", size.clients);
-    assert_eq!(made.len() as u64, calls);
+    assert_eq!(made.len() as u64, 1 + calls);
     assert!(held[1] <= held[0] + GROWTH, "{held:?}");
     assert_eq!(made, alone(made.keys().copied()));
 
@@ -186,8 +200,16 @@ fn nothing_is_lost_or_torn_by_cancellations_and_kills() {
     let dir = tempfile::tempdir().unwrap();
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
     let (mut seed, mut unwanted, mut promised) = (0, BTreeSet::new(), BTreeMap::new());
+    // What a server takes for its first picture: some kills come while it loads, the others as it paints or after that.
+    let began = Instant::now();
+    alone([seed]);
+    let whole = u64::try_from(began.elapsed().as_millis()).unwrap().max(300);
+    let store = Store::open(dir.path()).unwrap();
+    let unfinished = || store.jobs().unwrap().iter().filter(|job| !job.status.is_final()).count();
+    let (mut loading, mut painting) = (0, 0);
     for _ in 0..size.rounds {
         let server = Http::start(dir.path());
+        wait_until(|| unfinished() <= LEFT, &store);
         let session = server.session(WITH_SESSIONS);
         let waiting: Vec<_> = (0..2 + chance.below(3))
             .map(|_| {
@@ -196,7 +218,8 @@ fn nothing_is_lost_or_torn_by_cancellations_and_kills() {
                 (seed, thread::spawn(move || answer(stream)))
             })
             .collect();
-        chance.pause(300);
+        let pause = if chance.below(3) == 0 { 300 } else { whole };
+        chance.pause(pause);
         let (cancelled, _) = waiting[chance.below(waiting.len() as u64) as usize];
         unwanted.insert(cancelled);
         match chance.below(2) {
@@ -207,8 +230,12 @@ fn nothing_is_lost_or_torn_by_cancellations_and_kills() {
             }
             _ => cancel_from_here(dir.path(), cancelled),
         }
-        chance.pause(600);
+        chance.pause(2 * pause);
         drop(server);
+        for job in store.jobs().unwrap() {
+            loading += usize::from(job.status == JobStatus::WarmingUp);
+            painting += usize::from([JobStatus::InProgress, JobStatus::Finalizing].contains(&job.status));
+        }
         for (seed, waiting) in waiting {
             let told = waiting.join().unwrap();
             if let Some(picture) = told.and_then(|told| picture(&told["result"]["structuredContent"]["job"]))
@@ -218,14 +245,9 @@ fn nothing_is_lost_or_torn_by_cancellations_and_kills() {
         }
     }
 
-    let store = Store::open(dir.path()).unwrap();
     let taken = store.jobs().unwrap().len();
     let server = Http::start(dir.path());
-    let began = Instant::now();
-    while !store.jobs().unwrap().iter().all(|job| job.status.is_final()) {
-        assert!(began.elapsed() < END, "{:?}", store.jobs().unwrap());
-        thread::sleep(Duration::from_millis(100));
-    }
+    wait_until(|| unfinished() == 0, &store);
     drop(server);
 
     let jobs = store.jobs().unwrap();
@@ -233,9 +255,9 @@ fn nothing_is_lost_or_torn_by_cancellations_and_kills() {
     let again = jobs.iter().filter(|job| times(job, JobStatus::WarmingUp) > 1).count();
     let canceled = jobs.iter().filter(|job| job.status == JobStatus::Canceled).count();
     eprintln!(
-        "{} kills, {} calls, {taken} jobs taken on: {canceled} of {} cancelled in time, {again} interrupted and run again",
+        "{} kills, {loading} of them while loading and {painting} while painting; {seed} calls, {taken} jobs taken on: \
+         {canceled} of {} cancelled in time, {again} interrupted and run again",
         size.rounds,
-        seed,
         unwanted.len()
     );
     let mut made = BTreeMap::new();
@@ -260,6 +282,15 @@ fn nothing_is_lost_or_torn_by_cancellations_and_kills() {
         image::load_from_memory(&bytes).unwrap();
     }
     assert!(made.values().all(|picture| store.get(picture).is_ok()));
+}
+
+/// Waits for the jobs of a store.
+fn wait_until(so: impl Fn() -> bool, store: &Store) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < END, "{:?}", store.jobs().unwrap());
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// How often a job had this status.
