@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::assets::read_asset;
-use crate::jobs::NEEDED;
+use crate::jobs::{OVER, needed};
 use crate::{Asset, AssetId, JobId, Result, Store, now};
 
 /// How much the store may hold, and for how long.
@@ -61,7 +61,8 @@ impl Store {
         let connection = self.connection();
         // The previews of runs first, then what was not put for longest.
         let mut query = connection.prepare(&format!(
-            "SELECT *, id IN (SELECT asset FROM ({NEEDED})) AS held FROM assets ORDER BY passing DESC, used_at, id"
+            "SELECT *, id IN (SELECT asset FROM ({})) AS held FROM assets ORDER BY passing DESC, used_at, id",
+            needed()
         ))?;
         let rows = query.query_map([], |row| Ok((read_asset(row)?, row.get("held")?)))?;
         let rows: Vec<(Asset, bool)> = rows.collect::<rusqlite::Result<_>>()?;
@@ -153,9 +154,8 @@ impl Store {
 
 /// The unfinished job that needs this asset or has made it.
 pub(crate) fn holder(connection: &Connection, id: &AssetId) -> Result<Option<JobId>> {
-    let found: Option<String> = connection
-        .query_row(&format!("SELECT job FROM ({NEEDED}) WHERE asset = ?1"), [id.as_str()], |row| row.get(0))
-        .optional()?;
+    let sql = format!("SELECT job FROM ({}) WHERE asset = ?1", needed());
+    let found: Option<String> = connection.query_row(&sql, [id.as_str()], |row| row.get(0)).optional()?;
     found.map(|job| job.parse()).transpose()
 }
 
@@ -196,13 +196,13 @@ fn forgettable(connection: &Connection, limits: &Limits, removed: &[Asset]) -> R
     let Some(max_age) = limits.max_age else { return Ok(Vec::new()) };
     let age = i64::try_from(max_age.max(limits.spared).as_millis()).unwrap_or(i64::MAX);
     let removed = serde_json::Value::from_iter(removed.iter().map(|asset| asset.id.as_str()));
-    let mut query = connection.prepare_cached(
+    let mut query = connection.prepare_cached(&format!(
         "SELECT id FROM jobs
-         WHERE status IN ('success', 'failure', 'canceled') AND updated_at < ?1 AND NOT EXISTS (
+         WHERE status IN {OVER} AND updated_at < ?1 AND NOT EXISTS (
              SELECT 1 FROM job_assets JOIN assets ON assets.id = asset
              WHERE job = jobs.id AND asset NOT IN (SELECT value FROM json_each(?2))
-         )",
-    )?;
+         )"
+    ))?;
     let ids = query.query_map((now().saturating_sub(age), removed.to_string()), |row| row.get(0))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{Cancel, Job, JobStatus, NewJob, read_status};
+use super::{Cancel, Job, JobStatus, NewJob, OVER, read_status};
 use crate::assets::read_id;
 use crate::{AssetId, Error, JobId, Result, Store, now};
 
@@ -189,9 +189,9 @@ impl Store {
     /// # Errors
     /// A database that refuses.
     pub fn has_jobs_of_others(&self) -> Result<bool> {
-        let sql = "SELECT EXISTS (
-            SELECT 1 FROM jobs WHERE status NOT IN ('success', 'failure', 'canceled') AND instance IS NOT ?1)";
-        Ok(self.connection().query_row(sql, [self.instance.name()], |row| row.get(0))?)
+        let sql =
+            format!("SELECT EXISTS (SELECT 1 FROM jobs WHERE status NOT IN {OVER} AND instance IS NOT ?1)");
+        Ok(self.connection().query_row(&sql, [self.instance.name()], |row| row.get(0))?)
     }
 
     /// Takes every unfinished job that no living process owns, oldest first, queued again. Of several processes that
@@ -221,10 +221,9 @@ impl Store {
     /// Queues again what processes that are gone left unfinished, and forgets those processes.
     pub(crate) fn release_abandoned(&self) -> Result<()> {
         self.write(|connection| {
-            let mut query = connection.prepare(
-                "SELECT id, instance FROM jobs
-                 WHERE instance IS NOT NULL AND status NOT IN ('success', 'failure', 'canceled')",
-            )?;
+            let mut query = connection.prepare(&format!(
+                "SELECT id, instance FROM jobs WHERE instance IS NOT NULL AND status NOT IN {OVER}"
+            ))?;
             let owned: Vec<(String, String)> = query
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<rusqlite::Result<_>>()?;

@@ -14,13 +14,16 @@ use crate::{AssetId, Error, JobId, Result, Store};
 
 pub use statistics::{Statistics, Timing};
 
-/// The assets that unfinished jobs read or have made, with the jobs: nothing may take them away.
-pub(crate) const NEEDED: &str = "
-    SELECT asset, job FROM job_needs JOIN jobs ON jobs.id = job
-    WHERE status NOT IN ('success', 'failure', 'canceled')
-    UNION
-    SELECT asset, job FROM job_assets JOIN jobs ON jobs.id = job
-    WHERE status NOT IN ('success', 'failure', 'canceled')";
+/// The statuses of jobs that are over, as a list in SQL: those for which [`JobStatus::is_final`] is true.
+pub(crate) const OVER: &str = "('success', 'failure', 'canceled')";
+
+/// The query for the assets that unfinished jobs read or have made, with the jobs: nothing may take them away.
+pub(crate) fn needed() -> String {
+    let of = |table: &str| {
+        format!("SELECT asset, job FROM {table} JOIN jobs ON jobs.id = job WHERE status NOT IN {OVER}")
+    };
+    format!("{} UNION {}", of("job_needs"), of("job_assets"))
+}
 
 /// Where a job stands, in the reference's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! What the jobs of a store come to, and how long their pictures took.
 
-use super::{JobStatus, read_status};
+use super::{JobStatus, OVER, read_status};
 use crate::{Result, Store};
 
 /// Pictures that an estimate is made from.
@@ -47,13 +47,15 @@ impl Store {
         let pictures = connection.query_row("SELECT count(*) FROM job_assets", [], |row| row.get(0))?;
         // A job is at work from its first status after it last was in the queue: one that a crash interrupted waited.
         let milliseconds: i64 = connection.query_row(
-            "SELECT coalesce(sum(jobs.updated_at - began.at), 0) FROM jobs JOIN (
-                 SELECT job, min(at) AS at FROM job_history AS worked
-                 WHERE status NOT IN ('queued', 'success', 'failure', 'canceled') AND worked.rowid > (
-                     SELECT max(rowid) FROM job_history WHERE job = worked.job AND status = 'queued'
-                 ) GROUP BY job
-             ) AS began ON began.job = jobs.id
-             WHERE jobs.status IN ('success', 'failure', 'canceled')",
+            &format!(
+                "SELECT coalesce(sum(jobs.updated_at - began.at), 0) FROM jobs JOIN (
+                     SELECT job, min(at) AS at FROM job_history AS worked
+                     WHERE status != 'queued' AND status NOT IN {OVER} AND worked.rowid > (
+                         SELECT max(rowid) FROM job_history WHERE job = worked.job AND status = 'queued'
+                     ) GROUP BY job
+                 ) AS began ON began.job = jobs.id
+                 WHERE jobs.status IN {OVER}"
+            ),
             [],
             |row| row.get(0),
         )?;

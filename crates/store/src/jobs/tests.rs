@@ -253,6 +253,9 @@ fn statuses_round_trip() {
         assert_eq!(status.as_str().parse(), Ok(status));
     }
     assert_eq!("done".parse::<JobStatus>(), Err(()));
+    let over = JobStatus::ALL.into_iter().filter(|status| status.is_final());
+    let over: Vec<String> = over.map(|status| format!("'{}'", status.as_str())).collect();
+    assert_eq!(OVER, format!("({})", over.join(", ")));
 }
 
 #[test]
