@@ -28,11 +28,12 @@ fn time_is_unknown_until_pictures_of_the_model_tell_it() {
     let estimate = &before["structuredContent"]["estimate"];
     assert_eq!((&estimate["seconds"], &estimate["pictures"]), (&Value::Null, &json!(3)));
     assert_eq!((&estimate["width"], &estimate["steps"]), (&json!(64), &json!(4)));
+    assert_eq!((&estimate["device"], &estimate["dtype"]), (&json!("cpu"), &json!("f32")));
 
     server.call(&arguments(&asked));
     let after = dry(&mut server, asked);
     let told = text(&after);
-    assert!(told.contains("by 3 earlier pictures on this machine"), "{told}");
+    assert!(told.contains("by 3 earlier pictures on this machine (cpu, f32)"), "{told}");
     let alike = after["structuredContent"]["estimate"]["seconds"].as_f64().unwrap();
     assert!(alike > 0.0);
     let larger =
@@ -44,6 +45,14 @@ fn time_is_unknown_until_pictures_of_the_model_tell_it() {
     // Another model says nothing of this one.
     let other = dry(&mut server, json!({"modelId": "tiny-sdxl-inpaint", "width": 512, "height": 512}));
     assert!(text(&other).contains("Time: unknown"), "{other}");
+    assert!(server.finish().success());
+
+    // Nor do those in one number format say anything of those in another, which takes other memory too.
+    let peak = |told: &Value| told["structuredContent"]["estimate"]["peakMemoryBytes"].as_u64().unwrap();
+    let mut server = Server::start_with(dir.path(), &["--dtype", "f16"]);
+    let half = dry(&mut server, json!({"numSamples": 3, "numInferenceSteps": 4, "strength": 1}));
+    assert!(text(&half).contains("no picture on this machine (cpu, f16) yet"), "{half}");
+    assert!(peak(&half) < peak(&after), "{half}");
     assert!(server.finish().success());
 }
 

@@ -149,8 +149,7 @@ impl Job {
         let requests =
             scenes_here.iter().map(|scene| request(scene, steps, seed)).collect::<Result<Vec<_>>>()?;
         let checkpoint = catalogue::find(embedded::ID, None)?;
-        let device = device.open()?;
-        let options = LoadOptions { dtype: dtype.on(&device), device };
+        let options = LoadOptions::choose(device, dtype)?;
         let mut pipeline = {
             let mut progress = |progress| see(&mut watch, progress);
             Pipeline::load(&checkpoint, &options, &mut cancel::observer(&mut progress))?

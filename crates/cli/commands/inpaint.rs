@@ -182,8 +182,7 @@ impl Job {
             ControlFlow::Continue(())
         };
         let mut observer = cancel::observer(&mut progress);
-        let device = self.device.open()?;
-        let options = LoadOptions { dtype: self.dtype.on(&device), device };
+        let options = LoadOptions::choose(self.device, self.dtype)?;
         let mut pipeline = Pipeline::load(&self.checkpoint, &options, &mut observer)?;
         pipeline.apply(&self.checkpoint, &self.additions, &mut observer)?;
         let recipe = recipe(&self.request, &pipeline, &self.checkpoint, &self.model, self.added)?;

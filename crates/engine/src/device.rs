@@ -62,16 +62,17 @@ impl DeviceChoice {
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto if infill_networks::cuda_is_built() => {
-                Self::Cuda(0).open().or_else(|_| Self::Cpu.open())
-            }
-            Self::Auto if infill_networks::metal_is_built() => {
-                Self::Metal.open().or_else(|_| Self::Cpu.open())
-            }
+            Self::Auto if infill_networks::cuda_is_built() => Self::Cuda(0).open_or_cpu(),
+            Self::Auto if infill_networks::metal_is_built() => Self::Metal.open_or_cpu(),
             Self::Auto => Ok(Device::Cpu),
             Self::Cuda(n) => infill_networks::cuda_device(n).map_err(|e| self.refused(&e.to_string())),
             Self::Metal => Device::new_metal(0).map_err(|e| self.refused(&e.to_string())),
         }
+    }
+
+    /// The device, or the processor on a machine that does not have it.
+    fn open_or_cpu(self) -> Result<Device> {
+        self.open().or_else(|_| Self::Cpu.open())
     }
 
     fn refused(self, reason: &str) -> Error {
@@ -179,6 +180,13 @@ mod tests {
             assert!(message.contains(name) && message.contains("cuda:N"), "{message}");
         }
         assert!("f64".parse::<DTypeChoice>().unwrap_err().to_string().contains("bf16"));
+    }
+
+    #[test]
+    fn a_device_that_is_built_in_and_not_there_is_passed_over() {
+        // No machine has as many cards, and a build without them has none.
+        assert!(DeviceChoice::Cuda(1 << 20).open().is_err());
+        assert!(matches!(DeviceChoice::Cuda(1 << 20).open_or_cpu(), Ok(Device::Cpu)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use infill_networks::unet::UNet2DConditionConfig;
 use infill_networks::vae::AutoencoderKlConfig;
 
 use crate::additions::Additions;
-use crate::device::{DTypeChoice, DeviceChoice};
+use crate::pipeline::LoadOptions;
 use crate::request::InpaintRequest;
 use crate::{Result, VaeTileSize, guidance};
 
@@ -39,7 +39,7 @@ const UNFOLDED: u64 = 9;
 const SCORES: u64 = 3 * 4 * (64 << 20);
 
 impl MemoryPlan {
-    /// Plans this request on this model.
+    /// Plans this request on this model, as it is run with these options.
     ///
     /// # Errors
     /// A file of the model that can't be read or a configuration that is refused.
@@ -47,11 +47,10 @@ impl MemoryPlan {
         checkpoint: &Checkpoint,
         additions: &Additions,
         request: &InpaintRequest,
-        device: DeviceChoice,
-        dtype: DTypeChoice,
+        options: &LoadOptions,
     ) -> Result<Self> {
-        let on_cpu = device.is_cpu();
-        let width = dtype.width(on_cpu);
+        let on_cpu = options.device.is_cpu();
+        let width = options.dtype.size_in_bytes() as u64;
         let vae = AutoencoderKlConfig::from_json("vae", &checkpoint.required("vae")?.config)?;
         let unet = UNet2DConditionConfig::from_json("unet", &checkpoint.required("unet")?.config)?;
         let vae_width = if vae.force_upcast { 4 } else { width };
@@ -111,28 +110,6 @@ impl MemoryPlan {
         self.weights += summary.parameters * width;
         self.loading = self.loading.max(summary.total_bytes());
         Ok(())
-    }
-}
-
-impl DeviceChoice {
-    /// Whether this is the processor, told without opening the device.
-    fn is_cpu(self) -> bool {
-        match self {
-            Self::Cpu => true,
-            Self::Auto => !infill_networks::cuda_is_built() && !infill_networks::metal_is_built(),
-            Self::Cuda(_) | Self::Metal => false,
-        }
-    }
-}
-
-impl DTypeChoice {
-    /// Bytes of a number.
-    fn width(self, on_cpu: bool) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::Auto if on_cpu => 4,
-            Self::Auto | Self::F16 | Self::Bf16 => 2,
-        }
     }
 }
 

@@ -119,8 +119,7 @@ fn run(job: &mut Job, loaded: &mut Option<Loaded>, device: DeviceChoice, dtype: 
     if loaded.as_ref().is_none_or(|l| l.digest != digest) {
         // The old networks go before the new ones come: both may not fit.
         *loaded = None;
-        let device = device.open()?;
-        let options = LoadOptions { dtype: dtype.on(&device), device };
+        let options = LoadOptions::choose(device, dtype)?;
         let pipeline = Pipeline::load(&job.checkpoint, &options, &mut observer)?;
         *loaded = Some(Loaded { digest, pipeline });
     }

@@ -3,7 +3,7 @@
 use infill_engine::memory::MemoryPlan;
 use infill_engine::request::InpaintRequest;
 use infill_models::{Checkpoint, Family};
-use infill_store::Timing;
+use infill_store::{Runner, Timing};
 use serde_json::{Value, json};
 
 /// Decoding a picture takes about as long as this many steps, in the networks of either family.
@@ -24,8 +24,10 @@ pub(crate) struct Estimate<'a> {
     pub(crate) model: &'a str,
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) request: &'a InpaintRequest,
+    /// What it would be painted on.
+    pub(crate) runner: Runner<'a>,
     pub(crate) memory: MemoryPlan,
-    /// Of earlier pictures of this model.
+    /// Of earlier pictures of this model there.
     pub(crate) timings: &'a [Timing],
 }
 
@@ -40,10 +42,12 @@ impl Estimate<'_> {
         };
         let kind = if self.checkpoint.is_inpaint() { "inpainting model" } else { "base model" };
         let (pictures, steps) = (counted(self.pictures(), "picture"), counted(self.steps(), "step"));
+        let Runner { device, dtype } = self.runner;
+        let here = format!("on this machine ({device}, {dtype})");
         let time = match self.expected() {
-            None => "unknown, since this model has painted no picture on this machine yet".to_owned(),
+            None => format!("unknown, since this model has painted no picture {here} yet"),
             Some(Expected { seconds: each, pictures: earlier, alike }) => format!(
-                "about {} in all and {} a picture, by {}{} on this machine; loading the model comes on top",
+                "about {} in all and {} a picture, by {}{} {here}; loading the model comes on top",
                 seconds(each * self.pictures() as f64),
                 seconds(each),
                 counted(earlier, "earlier picture"),
@@ -72,6 +76,8 @@ impl Estimate<'_> {
             "height": work.height,
             "seconds": self.expected().map(|expected| expected.seconds * self.pictures() as f64),
             "peakMemoryBytes": self.memory.peak(),
+            "device": self.runner.device,
+            "dtype": self.runner.dtype,
         })
     }
 

@@ -13,7 +13,7 @@ use infill_engine::image::Picture;
 use infill_engine::pipeline::{Painted, Preview, Progress};
 use infill_engine::worker::{self, panic_text};
 use infill_engine::{Error as EngineError, Interrupt};
-use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus};
+use infill_store::{AssetId, AssetMeta, Error as StoreError, Job, JobId, JobStatus, Runner};
 use serde_json::{Value, json};
 
 use crate::desk::{Ticket, Told, Turn};
@@ -261,9 +261,10 @@ impl Run<'_> {
         };
         let store = &self.studio.store;
         let position = self.first + painted.index;
+        let runner = Runner { device: painted.device, dtype: painted.dtype };
         let keep = || {
             let asset = store.put(&png, &meta)?;
-            store.add_job_asset(&self.ticket.id, position, &asset, painted.seconds)
+            store.add_job_asset(&self.ticket.id, position, &asset, painted.seconds, runner)
         };
         Ok(match keep() {
             // Somebody else cleared the store in between.

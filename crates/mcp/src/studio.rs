@@ -5,11 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use infill_engine::VaeTileSize;
-use infill_engine::device::{DTypeChoice, DeviceChoice};
+use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::memory::MemoryPlan;
+use infill_engine::pipeline::LoadOptions;
 use infill_engine::worker::Engine;
 use infill_models::places;
-use infill_store::{Error as StoreError, JobId, Limits, NewJob, Store, Work};
+use infill_store::{Error as StoreError, JobId, Limits, NewJob, Runner, Store, Work};
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
@@ -205,16 +206,16 @@ impl Studio {
     fn dry_run(&self, prepared: &Prepared) -> CallToolResult {
         let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
         let model = inpaint.model_id.as_deref().map(bare).unwrap_or_default();
-        // Neither is worth more than a word where it can't be told.
-        let timings = self.store.timings(&model).unwrap_or_default();
-        let memory = MemoryPlan::new(checkpoint, additions, request, self.device, self.dtype);
-        match memory {
-            Ok(memory) => {
-                let estimate = Estimate { model: &model, checkpoint, request, memory, timings: &timings };
-                reply::checked(&estimate.lines(), &inpaint.warnings, &estimate.value())
-            }
-            Err(error) => reply::failure(&[error.to_string()]),
-        }
+        let planned = || {
+            let options = LoadOptions::choose(self.device, self.dtype)?;
+            let memory = MemoryPlan::new(checkpoint, additions, request, &options)?;
+            let runner = Runner { device: device_name(&options.device), dtype: dtype_name(options.dtype) };
+            // Time is not worth more than a word where it can't be told.
+            let timings = self.store.timings(&model, runner).unwrap_or_default();
+            let estimate = Estimate { model: &model, checkpoint, request, runner, memory, timings: &timings };
+            infill_engine::Result::Ok(reply::checked(&estimate.lines(), &inpaint.warnings, &estimate.value()))
+        };
+        planned().unwrap_or_else(|error| reply::failure(&[error.to_string()]))
     }
 
     /// Cancels a job, whoever has it.
@@ -280,7 +281,8 @@ mod tests {
         let id = studio.store.create_job(&NewJob::default()).unwrap();
         let meta = AssetMeta { media_type: "image/png".into(), ..AssetMeta::default() };
         let painted = studio.store.put(b"painted", &meta).unwrap();
-        studio.store.add_job_asset(&id, 0, &painted, 1.0).unwrap();
+        let runner = Runner { device: "cpu", dtype: "f32" };
+        studio.store.add_job_asset(&id, 0, &painted, 1.0, runner).unwrap();
         studio.store.fail_job(&id, "the disk is full").unwrap();
         for to in [To::Caller, To::Asker] {
             let result = studio.report(&id, to).unwrap();

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{Error, Result};
 
 /// One step per version, in order; a step that has been released is never changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE assets (
         id         TEXT PRIMARY KEY,
@@ -82,6 +82,10 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX assets_newest ON assets(created_at DESC, id) WHERE hidden = 0;
     CREATE INDEX jobs_newest ON jobs(created_at DESC, id);
 ",
+    "
+    ALTER TABLE job_assets ADD COLUMN device TEXT;
+    ALTER TABLE job_assets ADD COLUMN dtype TEXT;
+",
 ];
 
 /// Opens the file and brings it to the newest version.
@@ -133,6 +137,33 @@ mod tests {
         let jobs = crate::Store::open(dir.path()).unwrap().jobs().unwrap();
         assert_eq!((jobs.len(), jobs[0].assets.len(), jobs[0].attempts), (1, 1, 0));
         assert_eq!((jobs[0].seconds.as_slice(), jobs[0].cancel_requested), (&[0.0][..], false));
+    }
+
+    #[test]
+    fn pictures_of_a_version_that_noted_no_device_say_nothing_of_any() {
+        use crate::{AssetId, NewJob, Runner, Store, Work};
+
+        let dir = tempfile::tempdir().unwrap();
+        let old = Connection::open(dir.path().join("infill.db")).unwrap();
+        MIGRATIONS[..4].iter().for_each(|step| old.execute_batch(step).unwrap());
+        old.execute_batch(
+            "INSERT INTO jobs (id, kind, status, progress, input, created_at, updated_at, model, steps, pixels)
+             VALUES ('job_GTrL3mq4SXWyMxkOHRxlpw', 'inference', 'success', 1, '{}', 5, 6, 'sdxl', 30, 4096);
+             INSERT INTO job_assets VALUES ('job_GTrL3mq4SXWyMxkOHRxlpw', 0, 'asset_GTrL3mq4SXWyMxkOHRxlpw', 2.5);
+             PRAGMA user_version = 4;",
+        )
+        .unwrap();
+        drop(old);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.jobs().unwrap()[0].seconds, [2.5]);
+        let runner = Runner { device: "cpu", dtype: "f32" };
+        assert!(store.timings("sdxl", runner).unwrap().is_empty());
+        let work = Work { model: "sdxl", steps: 30, pixels: 4096 };
+        let id = store.create_job(&NewJob { work: Some(work), ..NewJob::default() }).unwrap();
+        let made: AssetId = store.put(b"new", &crate::AssetMeta::default()).unwrap();
+        store.add_job_asset(&id, 0, &made, 1.5, runner).unwrap();
+        store.finish_job(&id).unwrap();
+        assert_eq!(store.timings("sdxl", runner).unwrap().len(), 1);
     }
 
     #[test]

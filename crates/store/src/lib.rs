@@ -28,7 +28,7 @@ pub use assets::{Asset, AssetMeta, Moment};
 pub use clock::iso;
 pub use error::{Error, Result};
 pub use id::{AssetId, JobId};
-pub use jobs::{Cancel, Job, JobStatus, NewJob, Statistics, Timing, Work};
+pub use jobs::{Cancel, Job, JobStatus, NewJob, Runner, Statistics, Timing, Work};
 pub use retention::{Limits, Pruned};
 
 use blobs::Blobs;

@@ -220,7 +220,9 @@ mod tests {
     use rusqlite::params;
 
     use super::*;
-    use crate::{AssetMeta, Error, NewJob};
+    use crate::{AssetMeta, Error, NewJob, Runner};
+
+    const CPU: Runner<'_> = Runner { device: "cpu", dtype: "f32" };
 
     const HOUR: u64 = 60 * 60;
 
@@ -290,7 +292,7 @@ mod tests {
         let made = put(&store, b"made", false, 99);
         let job =
             store.create_job(&NewJob { needs: std::slice::from_ref(&input), ..NewJob::default() }).unwrap();
-        store.add_job_asset(&job, 0, &made, 1.0).unwrap();
+        store.add_job_asset(&job, 0, &made, 1.0, CPU).unwrap();
         let none = limits(Some(0), Some(1), 0);
         assert!(store.prune(&none).unwrap().removed.is_empty());
         for id in [&input, &made] {
@@ -312,7 +314,7 @@ mod tests {
         let job = |pictures: &[AssetId], over: bool| {
             let id = store.create_job(&NewJob::default()).unwrap();
             for (position, picture) in pictures.iter().enumerate() {
-                store.add_job_asset(&id, position, picture, 1.0).unwrap();
+                store.add_job_asset(&id, position, picture, 1.0, CPU).unwrap();
             }
             if over {
                 store.finish_job(&id).unwrap();
@@ -354,7 +356,7 @@ mod tests {
             let (input, made) = (put(&store, b"input", false, 0), put(&store, b"made", false, 0));
             let needs = std::slice::from_ref(&input);
             let job = store.create_job(&NewJob { needs, ..NewJob::default() }).unwrap();
-            store.add_job_asset(&job, 0, &made, 1.0).unwrap();
+            store.add_job_asset(&job, 0, &made, 1.0, CPU).unwrap();
             // It has been at work for three hours.
             store.connection().execute("UPDATE assets SET used_at = used_at - 10800000", []).unwrap();
             match end {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use infill_store::{AssetMeta, JobStatus, NewJob, Store};
+use infill_store::{AssetMeta, JobStatus, NewJob, Runner, Store};
 
 const FOLDER: &str = "INFILL_STORE_CRASH_TEST";
 
@@ -26,8 +26,9 @@ fn writer() {
         let new = NewJob { kind: "inference", input: &input, ..NewJob::default() };
         let job = store.create_job(&new).unwrap();
         store.begin_job(&job).unwrap();
+        let runner = Runner { device: "cpu", dtype: "f32" };
         let asset = store.put(&content(number), &meta).unwrap();
-        store.add_job_asset(&job, 0, &asset, 1.0).unwrap();
+        store.add_job_asset(&job, 0, &asset, 1.0, runner).unwrap();
         store.finish_job(&job).unwrap();
     }
 }

@@ -14,6 +14,7 @@ use super::concepts::Merged;
 use super::fit::{self, Words};
 use super::{Observer, Pipeline, Progress, TextEncoder};
 use crate::Result;
+use crate::device::{DTypeChoice, DeviceChoice};
 use crate::guidance::default_guidance_scale;
 use crate::scheduler::SchedulerConfig;
 
@@ -25,6 +26,18 @@ pub struct LoadOptions {
     /// The number format of the UNet and the text encoders. The VAE runs in f32 where its configuration says
     /// `force_upcast`, since SDXL's own overflows in half precision.
     pub dtype: DType,
+}
+
+impl LoadOptions {
+    /// What these choices come to on this machine: the one way from what was asked for to what a run is planned for and
+    /// done on.
+    ///
+    /// # Errors
+    /// A device that this build or this machine does not have.
+    pub fn choose(device: DeviceChoice, dtype: DTypeChoice) -> Result<Self> {
+        let device = device.open()?;
+        Ok(Self { dtype: dtype.on(&device), device })
+    }
 }
 
 impl Pipeline {

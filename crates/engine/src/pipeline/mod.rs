@@ -34,6 +34,7 @@ use infill_networks::unet::UNet2DConditionModel;
 use infill_networks::vae::AutoencoderKl;
 use infill_networks::{DType, Device, Tensor};
 
+use crate::device::{device_name, dtype_name};
 use crate::guidance::Guidance;
 use crate::image::Picture;
 use crate::request::{InpaintParams, InpaintRequest};
@@ -94,6 +95,10 @@ pub struct Painted {
     pub picture: Picture,
     /// Seconds from the first draw to the finished picture.
     pub seconds: f64,
+    /// The device that it was painted on, as [`device_name`] has it.
+    pub device: &'static str,
+    /// The number format of the networks, as [`dtype_name`] has it.
+    pub dtype: &'static str,
 }
 
 /// What the networks are told about the picture, besides the picture: the unconditioned half first where guidance
@@ -226,6 +231,8 @@ impl Pipeline {
                     seed,
                     picture,
                     seconds,
+                    device: device_name(&self.device),
+                    dtype: dtype_name(self.dtype),
                 })?;
             }
         }

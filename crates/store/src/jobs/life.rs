@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{Cancel, Job, JobStatus, NewJob, OVER, read_status};
+use super::{Cancel, Job, JobStatus, NewJob, OVER, Runner, read_status};
 use crate::assets::read_id;
 use crate::{AssetId, Error, JobId, Result, Store, now};
 
@@ -73,17 +73,26 @@ impl Store {
         })
     }
 
-    /// Adds a picture to a job at work, at this place in its order; whatever stood there before is replaced.
+    /// Adds a picture to a job at work, at this place in its order, with the seconds that it took there; whatever stood
+    /// there before is replaced.
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Finished`] if it is over; [`Error::UnknownAsset`] if the picture is gone again.
-    pub fn add_job_asset(&self, id: &JobId, position: usize, asset: &AssetId, seconds: f64) -> Result<()> {
+    pub fn add_job_asset(
+        &self,
+        id: &JobId,
+        position: usize,
+        asset: &AssetId,
+        seconds: f64,
+        runner: Runner<'_>,
+    ) -> Result<()> {
         self.write(|connection| {
             unfinished(connection, id)?;
             use_asset(connection, asset)?;
             connection.execute(
-                "INSERT OR REPLACE INTO job_assets (job, position, asset, seconds) VALUES (?1, ?2, ?3, ?4)",
-                params![id.as_str(), position as i64, asset.as_str(), seconds],
+                "INSERT OR REPLACE INTO job_assets (job, position, asset, seconds, device, dtype)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![id.as_str(), position as i64, asset.as_str(), seconds, runner.device, runner.dtype],
             )?;
             connection.execute("UPDATE jobs SET attempts = 0 WHERE id = ?1", [id.as_str()])?;
             Ok(())

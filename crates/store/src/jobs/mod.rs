@@ -108,6 +108,15 @@ pub struct Work<'a> {
     pub pixels: u64,
 }
 
+/// What a picture was painted on: what it took says nothing of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Runner<'a> {
+    /// The device as reports name it: `cpu`, `cuda`, `metal`.
+    pub device: &'a str,
+    /// The number format as reports name it: `f32`, `f16`, `bf16`.
+    pub dtype: &'a str,
+}
+
 /// What became of the wish to cancel a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancel {

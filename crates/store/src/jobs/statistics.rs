@@ -1,6 +1,6 @@
 //! What the jobs of a store come to, and how long their pictures took.
 
-use super::{JobStatus, OVER, read_status};
+use super::{JobStatus, OVER, Runner, read_status};
 use crate::{Result, Store};
 
 /// Pictures that an estimate is made from.
@@ -62,18 +62,19 @@ impl Store {
         Ok(Statistics { jobs, pictures, seconds: milliseconds as f64 / 1000.0 })
     }
 
-    /// What the pictures of this model took in jobs that ended well, the latest first.
+    /// What the pictures of this model took on this device, in this format, in jobs that ended well, the latest first.
     ///
     /// # Errors
     /// A database that refuses.
-    pub fn timings(&self, model: &str) -> Result<Vec<Timing>> {
+    pub fn timings(&self, model: &str, runner: Runner<'_>) -> Result<Vec<Timing>> {
         let connection = self.connection();
         let mut query = connection.prepare_cached(
             "SELECT steps, pixels, seconds FROM job_assets JOIN jobs ON jobs.id = job
-             WHERE model = ?1 AND status = 'success' AND seconds > 0 AND steps IS NOT NULL AND pixels IS NOT NULL
-             ORDER BY jobs.updated_at DESC, jobs.rowid DESC, position DESC LIMIT ?2",
+             WHERE model = ?1 AND device = ?2 AND dtype = ?3
+                 AND status = 'success' AND seconds > 0 AND steps IS NOT NULL AND pixels IS NOT NULL
+             ORDER BY jobs.updated_at DESC, jobs.rowid DESC, position DESC LIMIT ?4",
         )?;
-        let timings = query.query_map((model, TIMINGS), |row| {
+        let timings = query.query_map((model, runner.device, runner.dtype, TIMINGS), |row| {
             Ok(Timing {
                 steps: row.get("steps")?,
                 pixels: u64::try_from(row.get::<_, i64>("pixels")?).unwrap_or(0),

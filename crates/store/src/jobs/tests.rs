@@ -4,6 +4,8 @@ use crate::AssetMeta;
 
 const PLAIN: NewJob<'_> = NewJob { kind: "inference", input: "{}", needs: &[], notes: &[], work: None };
 
+const CPU: Runner<'_> = Runner { device: "cpu", dtype: "f32" };
+
 fn put(store: &Store, bytes: &[u8]) -> AssetId {
     store.put(bytes, &AssetMeta { media_type: "image/png".into(), ..AssetMeta::default() }).unwrap()
 }
@@ -19,9 +21,9 @@ fn a_job_goes_its_way_and_keeps_its_history() {
     assert!(!store.advance_job(&id, JobStatus::InProgress, 0.5).unwrap());
     assert_eq!(store.job(&id).unwrap().progress, 0.5);
     let made = [put(&store, b"0"), put(&store, b"1")];
-    store.add_job_asset(&id, 1, &made[1], 2.5).unwrap();
-    store.add_job_asset(&id, 0, &put(&store, b"torn"), 9.0).unwrap();
-    store.add_job_asset(&id, 0, &made[0], 1.5).unwrap();
+    store.add_job_asset(&id, 1, &made[1], 2.5, CPU).unwrap();
+    store.add_job_asset(&id, 0, &put(&store, b"torn"), 9.0, CPU).unwrap();
+    store.add_job_asset(&id, 0, &made[0], 1.5, CPU).unwrap();
     store.add_job_note(&id, "the mask is small").unwrap();
     store.add_job_note(&id, "so is the picture").unwrap();
     store.finish_job(&id).unwrap();
@@ -46,7 +48,10 @@ fn what_is_over_stays_over() {
         let before = store.job(id).unwrap();
         assert!(matches!(store.begin_job(id), Err(Error::Finished { .. })));
         assert!(matches!(store.advance_job(id, JobStatus::InProgress, 0.1), Err(Error::Finished { .. })));
-        assert!(matches!(store.add_job_asset(id, 0, &AssetId::of(b"0"), 1.0), Err(Error::Finished { .. })));
+        assert!(matches!(
+            store.add_job_asset(id, 0, &AssetId::of(b"0"), 1.0, CPU),
+            Err(Error::Finished { .. })
+        ));
         assert!(matches!(store.add_job_note(id, "late"), Err(Error::Finished { .. })));
         assert!(matches!(store.finish_job(id), Err(Error::Finished { .. })));
         assert!(matches!(store.release_job(id), Err(Error::Finished { .. })));
@@ -66,7 +71,7 @@ fn the_jobs_of_a_process_that_is_gone_are_taken_over_and_those_of_a_living_one_a
     let left = gone.create_job(&NewJob { input: "{\"prompt\":\"left\"}", ..PLAIN }).unwrap();
     gone.begin_job(&left).unwrap();
     gone.advance_job(&left, JobStatus::InProgress, 0.7).unwrap();
-    gone.add_job_asset(&left, 0, &put(&gone, b"0"), 1.0).unwrap();
+    gone.add_job_asset(&left, 0, &put(&gone, b"0"), 1.0, CPU).unwrap();
     let waiting = gone.create_job(&PLAIN).unwrap();
     let unwanted = gone.create_job(&PLAIN).unwrap();
     gone.begin_job(&unwanted).unwrap();
@@ -155,7 +160,7 @@ fn attempts_count_until_a_picture_comes() {
         assert_eq!(store.adopt_jobs().unwrap()[0].attempts, attempt);
     }
     store.begin_job(&id).unwrap();
-    store.add_job_asset(&id, 0, &put(&store, b"0"), 1.0).unwrap();
+    store.add_job_asset(&id, 0, &put(&store, b"0"), 1.0, CPU).unwrap();
     assert_eq!(store.job(&id).unwrap().attempts, 0);
 }
 
@@ -168,7 +173,7 @@ fn what_a_job_needs_is_known_while_it_is_not_over() {
     assert_eq!(store.job(&id).unwrap().needs, needs[..2]);
     let made = put(&store, b"made");
     store.begin_job(&id).unwrap();
-    store.add_job_asset(&id, 0, &made, 1.0).unwrap();
+    store.add_job_asset(&id, 0, &made, 1.0, CPU).unwrap();
     let all = [needs[0].clone(), needs[1].clone(), made];
     assert!(all.iter().all(|asset| store.needed_by(asset).unwrap().as_ref() == Some(&id)));
     store.finish_job(&id).unwrap();
@@ -196,19 +201,28 @@ fn previews_are_listed_as_long_as_they_are_there_and_never_needed() {
 }
 
 #[test]
-fn timings_are_those_of_pictures_of_the_model() {
+fn timings_are_those_of_pictures_of_the_model_on_the_device_in_the_format() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let work = Work { model: "sdxl", steps: 30, pixels: 1 << 20 };
     for (model, seconds, well) in [("sdxl", 4.0, true), ("sdxl", 5.0, false), ("sd15", 6.0, true)] {
         let id = store.create_job(&NewJob { work: Some(Work { model, ..work }), ..PLAIN }).unwrap();
-        store.add_job_asset(&id, 0, &put(&store, b"0"), seconds).unwrap();
-        store.add_job_asset(&id, 1, &put(&store, b"1"), seconds + 0.5).unwrap();
+        store.add_job_asset(&id, 0, &put(&store, b"0"), seconds, CPU).unwrap();
+        store.add_job_asset(&id, 1, &put(&store, b"1"), seconds + 0.5, CPU).unwrap();
         if well { store.finish_job(&id) } else { store.fail_job(&id, "no") }.unwrap();
     }
     let timing = |seconds| Timing { steps: 30, pixels: 1 << 20, seconds };
-    assert_eq!(store.timings("sdxl").unwrap(), [timing(4.5), timing(4.0)]);
-    assert!(store.timings("flux").unwrap().is_empty());
+    assert_eq!(store.timings("sdxl", CPU).unwrap(), [timing(4.5), timing(4.0)]);
+    assert!(store.timings("flux", CPU).unwrap().is_empty());
+    let (half, gpu) = (Runner { dtype: "bf16", ..CPU }, Runner { device: "cuda", ..CPU });
+    for (runner, seconds) in [(half, 8.0), (gpu, 0.25)] {
+        assert!(store.timings("sdxl", runner).unwrap().is_empty());
+        let id = store.create_job(&NewJob { work: Some(work), ..PLAIN }).unwrap();
+        store.add_job_asset(&id, 0, &put(&store, b"0"), seconds, runner).unwrap();
+        store.finish_job(&id).unwrap();
+        assert_eq!(store.timings("sdxl", runner).unwrap(), [timing(seconds)]);
+    }
+    assert_eq!(store.timings("sdxl", CPU).unwrap(), [timing(4.5), timing(4.0)]);
 }
 
 #[test]
@@ -222,8 +236,8 @@ fn statistics_count_what_was_done() {
     let done = store.create_job(&PLAIN).unwrap();
     store.begin_job(&done).unwrap();
     store.advance_job(&done, JobStatus::InProgress, 0.5).unwrap();
-    store.add_job_asset(&done, 0, &put(&store, b"1"), 1.0).unwrap();
-    store.add_job_asset(&done, 1, &put(&store, b"2"), 1.0).unwrap();
+    store.add_job_asset(&done, 0, &put(&store, b"1"), 1.0, CPU).unwrap();
+    store.add_job_asset(&done, 1, &put(&store, b"2"), 1.0, CPU).unwrap();
     store.finish_job(&done).unwrap();
     let again = store.create_job(&PLAIN).unwrap();
     store.begin_job(&again).unwrap();
@@ -300,7 +314,7 @@ fn a_picture_that_is_gone_again_is_not_added() {
     let made = put(&store, b"0");
     store.remove(&made).unwrap();
     assert!(
-        matches!(store.add_job_asset(&id, 0, &made, 1.0), Err(Error::UnknownAsset(gone)) if gone == made)
+        matches!(store.add_job_asset(&id, 0, &made, 1.0, CPU), Err(Error::UnknownAsset(gone)) if gone == made)
     );
     assert!(store.job(&id).unwrap().assets.is_empty());
 }
