@@ -4,7 +4,7 @@
 //! in the kind it was stored in (Lanczos; nearest neighbour for one bit per pixel and for a palette), then turned to
 //! grey, then binarised at one half. (`VaeImageProcessor` with `do_binarize` and `do_convert_grayscale` in diffusers/image_processor.py)
 
-use image::{DynamicImage, GrayImage, Luma, RgbImage};
+use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
 use crate::Result;
 use crate::geometry::{Plan, Rect, Size};
@@ -29,17 +29,22 @@ enum Samples {
 }
 
 impl Mask {
-    /// Decodes PNG, JPEG or WebP. Alpha is ignored, a palette looked up, of 16 bits the upper 8 are taken.
+    /// Decodes PNG, JPEG or WebP. A palette is looked up, of 16 bits the upper 8 are taken. Alpha is dropped, as Pillow's
+    /// `convert("L")` drops it, but a pixel that is fully transparent is black, whatever colour its writer left there:
+    /// nobody sees it, and some programs leave white.
     ///
     /// # Errors
     ///
     /// As for [`Picture::decode`](crate::image::Picture::decode).
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self> {
         let decoded = decode(bytes, limits, "mask")?;
-        let samples = if decoded.pixels.color().has_color() {
-            Samples::Colour(to_rgb8(&decoded.pixels))
-        } else {
-            Samples::Grey(grey(&decoded.pixels))
+        let mut colours = to_rgb8(&decoded.pixels);
+        for (colour, _) in colours.pixels_mut().zip(hidden(&decoded.pixels)).filter(|(_, hidden)| *hidden) {
+            *colour = Rgb([0; 3]);
+        }
+        let samples = match decoded.pixels.color().has_color() {
+            true => Samples::Colour(colours),
+            false => Samples::Grey(first_channel(&colours)),
         };
         Ok(Self { samples, filter: if decoded.nearest { Filter::Nearest } else { Filter::Lanczos } })
     }
@@ -146,10 +151,20 @@ impl BinaryMask {
     }
 }
 
-/// Grey pixels, of 16 bits the upper 8.
-fn grey(pixels: &DynamicImage) -> GrayImage {
-    let colour = to_rgb8(pixels);
-    GrayImage::from_fn(colour.width(), colour.height(), |x, y| Luma([colour.get_pixel(x, y)[0]]))
+/// Row by row, whether a pixel is fully transparent; nothing of a picture without alpha.
+fn hidden(pixels: &DynamicImage) -> Vec<bool> {
+    match pixels {
+        DynamicImage::ImageLumaA8(image) => image.pixels().map(|pixel| pixel[1] == 0).collect(),
+        DynamicImage::ImageLumaA16(image) => image.pixels().map(|pixel| pixel[1] == 0).collect(),
+        DynamicImage::ImageRgba8(image) => image.pixels().map(|pixel| pixel[3] == 0).collect(),
+        DynamicImage::ImageRgba16(image) => image.pixels().map(|pixel| pixel[3] == 0).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Of colours that are grey.
+fn first_channel(colours: &RgbImage) -> GrayImage {
+    GrayImage::from_fn(colours.width(), colours.height(), |x, y| Luma([colours.get_pixel(x, y)[0]]))
 }
 
 /// ITU-R 601-2 luma in Pillow's fixed point. (`L24` in src/libImaging/Convert.c)
@@ -178,6 +193,33 @@ fn bounds(image: &GrayImage, least: u8) -> Option<Rect> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Of each kind with alpha: a transparent pixel is black, and all others count by their colour alone.
+    #[test]
+    fn what_nobody_sees_is_not_white() {
+        use image::{ImageFormat, RgbaImage};
+
+        // White and hidden; white and hardly there; white; black and hidden; black and hardly there; black.
+        let pixels = [(255, 0), (255, 1), (255, 255), (0, 0), (0, 1), (0, 255)];
+        let rgba = RgbaImage::from_fn(6, 1, |x, _| {
+            let (grey, alpha) = pixels[x as usize];
+            image::Rgba([grey, grey, grey, alpha])
+        });
+        let rgba = DynamicImage::from(rgba);
+        let kinds: [DynamicImage; 4] = [
+            rgba.to_luma_alpha8().into(),
+            rgba.to_luma_alpha16().into(),
+            rgba.to_rgba16().into(),
+            rgba.clone(),
+        ];
+        for kind in kinds {
+            let mut png = std::io::Cursor::new(Vec::new());
+            kind.write_to(&mut png, ImageFormat::Png).unwrap();
+            let mask = Mask::decode(&png.into_inner(), &Limits::default()).unwrap();
+            let grey = mask.to_size(mask.size());
+            assert_eq!(grey.as_raw(), &[0, 255, 255, 0, 0, 0], "{:?}", kind.color());
+        }
+    }
 
     /// Against Pillow 13: `Image.open(mask).resize((8, 5), LANCZOS).convert("L")`, which takes the nearest for a palette.
     #[test]
