@@ -6,6 +6,7 @@ use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
+use infill_engine::pipeline::check_concepts;
 use infill_models::adapter::{AdapterFile, AdapterKind, ImageEncoderFolder};
 use infill_models::adapters::{self, AdapterPurpose, FoundAdapter};
 use infill_models::embedding::EmbeddingFile;
@@ -101,6 +102,7 @@ pub(crate) fn choose(
     if !references.images.is_empty() {
         chosen.add_references(references, checkpoint, models_dir)?;
     }
+    check_concepts(checkpoint, &chosen.additions.concepts)?;
     Ok(chosen)
 }
 

@@ -300,3 +300,51 @@ fn what_can_not_be_put_on_top() {
     Run::of(&command.args(["--ip-image", &coffee]).args(sdxl).output().unwrap())
         .refused(2, &["ip-adapter_sd15.safetensors", "32; allowed: 72"]);
 }
+
+/// What is wrong is said before anything of a model is loaded, as the log shows.
+#[test]
+fn what_does_not_fit_is_refused_before_the_model_is_loaded() {
+    let place = Place::new();
+    let models = models_folder(&place);
+    place.write("models/loras/ink.safetensors", lora::for_tiny_sd15());
+    place.write("models/loras/other.safetensors", lora::for_another_model());
+    let coffee = fixture("images/coffee.png");
+    let (plain, xl) = (
+        adapter("models/ip-adapter_sd15.safetensors"),
+        adapter("sdxl_models/ip-adapter_sdxl_vit-h.safetensors"),
+    );
+    // Of another width than what the adapter reads.
+    copy(Path::new(&adapter("models/image_encoder")), &place.path("wide"));
+    let mut config: Value = serde_json::from_slice(&place.read("wide/config.json")).unwrap();
+    let width = config["projection_dim"].as_u64().unwrap();
+    config["projection_dim"] = (width + 8).into();
+    place.write("wide/config.json", config.to_string());
+    let read = format!("projection_dim is {}; allowed: {width}", width + 8);
+    let sdxl = model("tiny-sdxl-inpaint");
+    let run = |model: &str, more: &[&str]| {
+        let mut command = place.command();
+        command.args(["inpaint", &fixture("images/init.png"), "--mask", &fixture("images/mask.png")]);
+        command.args(["--prompt", "x", "--steps", "1", "--strength", "1", "--width", "64", "--height", "64"]);
+        command.args(["--device", "cpu", "--out", "out.png", "--models", &models, "--model", model]);
+        Run::of(&command.args(more).env("INFILL_LOG", "infill=info").output().unwrap())
+    };
+    let sd15 = model("tiny-sd15-inpaint");
+    let fits = run(&sd15, &["--lora", "ink"]).succeeded();
+    assert!(fits.stderr.contains("loading unet"), "{}", fits.stderr);
+    for (model, more, parts) in [
+        (&sd15, vec!["--lora", "other"], ["other.safetensors", "text_encoder_2"]),
+        (&sdxl, vec!["--lora", "ink"], ["ink.safetensors", "fit nothing in this model"]),
+        (&sd15, vec!["--ip-image", &coffee, "--ip-adapter", &xl], ["ip-adapter_sdxl", "72; allowed: 32"]),
+        (&sdxl, vec!["--ip-image", &coffee, "--ip-adapter", &plain], ["ip-adapter_sd15", "32; allowed: 72"]),
+        (
+            &sd15,
+            vec!["--ip-image", &coffee, "--ip-adapter", &plain, "--image-encoder", "wide"],
+            [&read, "which"],
+        ),
+    ] {
+        let run = run(model, &more);
+        assert_eq!(run.code, Some(2), "{more:?}: {}", run.stderr);
+        assert!(parts.iter().all(|part| run.stderr.contains(part)), "{more:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("loading"), "{more:?}: {}", run.stderr);
+    }
+}

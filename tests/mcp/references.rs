@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use infill_store::Store;
 use serde_json::{Value, json};
 
+use crate::folder::copy;
 use crate::harness::{REFERENCE_TOOL, Server, TOOL, arguments, files, fixture, pixels, text, url};
 use crate::lora;
 use crate::room::{Room, data_url, with_reference};
@@ -251,5 +253,48 @@ fn concepts_come_and_go() {
         let told = refused(&mut server, TOOL, &arguments(&concepts(id, 1.0)));
         assert!(parts.iter().all(|part| told.contains(part)), "{id}: {told}");
     }
+    assert!(server.finish().success());
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_refused_before_there_is_a_job() {
+    let room = Room::new(&[SD15, SDXL]);
+    let loras = room.models().join("loras");
+    fs::create_dir(&loras).unwrap();
+    fs::write(loras.join("ink.safetensors"), lora::for_tiny_sd15()).unwrap();
+    fs::write(loras.join("other.safetensors"), lora::for_another_model()).unwrap();
+    // An adapter of its own, for another family.
+    let own = room.models().join(SDXL);
+    fs::create_dir(own.join("ip_adapter")).unwrap();
+    let adapter = fixture("models/ip_adapter/models/ip-adapter_sd15.safetensors");
+    fs::copy(adapter, own.join("ip_adapter/ip-adapter.safetensors")).unwrap();
+    copy(&fixture("models/ip_adapter/models/image_encoder"), &own.join("image_encoder"));
+    let mut server = room.start();
+    let store = Store::open(&room.store()).unwrap();
+    let sdxl = json!({"modelId": SDXL, "width": 512, "height": 512});
+    let with = |id: &str, change: &Value| {
+        let mut all = arguments(change);
+        all["concepts"] = json!([{"modelId": id, "scale": 1}]);
+        all
+    };
+    for dry_run in ["true", "false"] {
+        let dry_run = |mut all: Value| {
+            all["dryRun"] = dry_run.into();
+            all
+        };
+        let told = refused(&mut server, TOOL, &dry_run(with("other", &json!({}))));
+        assert!(told.starts_with("concepts[0].modelId is \"other\": "), "{told}");
+        assert!(told.contains("other.safetensors") && told.contains("text_encoder_2"), "{told}");
+        let told = refused(&mut server, TOOL, &dry_run(with("ink", &sdxl)));
+        assert!(told.contains("ink.safetensors") && told.contains("fit nothing in this model"), "{told}");
+        let told = refused(&mut server, REFERENCE_TOOL, &dry_run(with_reference(&sdxl)));
+        assert!(told.contains("ip-adapter.safetensors") && told.contains("32; allowed: 72"), "{told}");
+        assert!(store.jobs().unwrap().is_empty(), "a job was begun");
+    }
+    // At 0 it is as if it were not there.
+    let mut none = with("other", &json!({}));
+    none["concepts"][0]["scale"] = json!(0);
+    assert_eq!(pixels(&server.call(&none)), pixels(&server.call(&arguments(&json!({})))));
+    assert_eq!(store.jobs().unwrap().len(), 2);
     assert!(server.finish().success());
 }

@@ -6,12 +6,14 @@ use infill_engine::geometry::{Size, own_work_size};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
+use infill_engine::pipeline::check_concepts;
 use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_models::Checkpoint;
 use infill_models::adapters::AdapterPurpose;
 use infill_store::{AssetId, AssetMeta, Store};
 use serde_json::{Map, Value};
 
+use crate::arguments::show_text;
 use crate::inference::Inputs;
 use crate::pictures::Source;
 use crate::sizes::{other_proportions, side_faults, sides};
@@ -174,6 +176,15 @@ impl Studio {
             }
         }
         let Some(checkpoint) = checkpoint else { return additions };
+        for (index, (concept, found)) in inpaint.concepts.iter().zip(&additions.concepts).enumerate() {
+            // Where one was not found they do not stand side by side, and the call is refused anyway.
+            if additions.concepts.len() == inpaint.concepts.len()
+                && let Err(error) = check_concepts(checkpoint, std::slice::from_ref(found))
+            {
+                faults
+                    .push(format!("concepts[{index}].modelId is {}: {error}", show_text(&concept.model_id)));
+            }
+        }
         let prompts: Vec<&str> =
             [inpaint.prompt.as_str()].into_iter().chain(inpaint.negative_prompt.as_deref()).collect();
         match self.holdings.embeddings(&prompts, checkpoint.family()) {

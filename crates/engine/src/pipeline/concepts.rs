@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use infill_models::Checkpoint;
 use infill_networks::lora::{Changes, Lora, ModelLayout, Network};
+use infill_networks::{DType, Device, Interrupt};
 
 use super::load::Loader;
 use super::{Observer, Pipeline, Progress};
@@ -37,6 +38,40 @@ impl Default for Merged {
 struct Target {
     ingredients: Vec<Ingredient>,
     changes: Changes,
+}
+
+/// Whether these concepts fit a checkpoint, told before anything of its weights is read: names and shapes against names
+/// and shapes. Those with the scale 0 are as if they were not there.
+///
+/// # Errors
+/// The networks' words for a file that does not fit, or that can't be read.
+pub fn check_concepts(checkpoint: &Checkpoint, concepts: &[Concept]) -> Result<()> {
+    let concepts: Vec<&Concept> = concepts.iter().filter(|concept| concept.scale != 0.0).collect();
+    if concepts.is_empty() {
+        return Ok(());
+    }
+    let (device, interrupt) = (Device::Cpu, Interrupt::default());
+    let loader = Loader { checkpoint, device: &device, dtype: DType::F32, interrupt };
+    let layout = layout(&loader, &networks(|component| checkpoint.component(component).is_some()))?;
+    for concept in concepts {
+        Lora::open(concept.file.path(), concept.file.texts())?.changes(&layout, concept.scale)?;
+    }
+    Ok(())
+}
+
+/// What these networks have to be changed.
+fn layout(loader: &Loader<'_>, networks: &[Network]) -> Result<ModelLayout> {
+    let mut layout = ModelLayout::default();
+    for network in networks {
+        layout.add(*network, &loader.mapped(network.component())?);
+    }
+    Ok(layout)
+}
+
+/// The networks that concepts may change, of those that are there.
+fn networks(is_here: impl Fn(&str) -> bool) -> Vec<Network> {
+    let all = [Network::TextEncoder, Network::TextEncoder2, Network::Unet];
+    all.into_iter().filter(|network| is_here(network.component())).collect()
 }
 
 impl Pipeline {
@@ -115,10 +150,7 @@ impl Pipeline {
         if wanted.is_empty() {
             return Ok((targets, words));
         }
-        let mut layout = ModelLayout::default();
-        for network in targets.keys() {
-            layout.add(*network, &loader.mapped(network.component())?);
-        }
+        let layout = layout(loader, &self.networks())?;
         for (concept, ingredient) in wanted {
             observer.report(Progress::Loading { component: "concepts" })?;
             let lora = Lora::open(concept.file.path(), concept.file.texts())?;
@@ -163,10 +195,7 @@ impl Pipeline {
 
     /// The networks that concepts may change.
     fn networks(&self) -> Vec<Network> {
-        let all = [Network::TextEncoder, Network::TextEncoder2, Network::Unet];
-        let is_here = |network: &Network| {
-            *network == Network::Unet || self.text_encoders.iter().any(|e| e.component == network.component())
-        };
-        all.into_iter().filter(is_here).collect()
+        let has_encoder = |component: &str| self.text_encoders.iter().any(|e| e.component == component);
+        networks(|component| component == Network::Unet.component() || has_encoder(component))
     }
 }

@@ -41,7 +41,7 @@ use crate::request::{InpaintParams, InpaintRequest};
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use crate::{Error, Result};
 
-pub use concepts::MAX_CONCEPT_SCALE;
+pub use concepts::{MAX_CONCEPT_SCALE, check_concepts};
 pub use load::LoadOptions;
 pub use observer::{Observer, Progress};
 pub use preview::{MOST_PREVIEWS, Preview};
