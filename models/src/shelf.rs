@@ -110,6 +110,19 @@ mod tests {
         }
         assert!(Shelf::Embeddings.list(dir).is_empty());
 
+        #[cfg(unix)]
+        {
+            let elsewhere = tempfile::tempdir().unwrap();
+            std::fs::write(elsewhere.path().join("shared.safetensors"), "x").unwrap();
+            let link = folder.join("linked.safetensors");
+            std::os::unix::fs::symlink(elsewhere.path().join("shared.safetensors"), &link).unwrap();
+            std::os::unix::fs::symlink("nowhere", folder.join("broken.safetensors")).unwrap();
+            assert_eq!(Shelf::Loras.locate("linked", None, dir).unwrap(), link);
+            assert_eq!(Shelf::Loras.list(dir).len(), 3);
+            std::os::unix::fs::symlink(elsewhere.path(), models.path().join("embeddings")).unwrap();
+            assert_eq!(Shelf::Embeddings.list(dir)[0].id, "shared");
+        }
+
         let checkpoint = tempfile::tempdir().unwrap();
         let own = checkpoint.path().join("loras/ink.safetensors");
         std::fs::create_dir(checkpoint.path().join("loras")).unwrap();

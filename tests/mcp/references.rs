@@ -298,3 +298,38 @@ fn what_does_not_fit_the_model_is_refused_before_there_is_a_job() {
     assert_eq!(store.jobs().unwrap().len(), 2);
     assert!(server.finish().success());
 }
+
+#[cfg(unix)]
+#[test]
+fn links_in_the_models_folder_are_what_they_lead_to() {
+    use std::os::unix::fs::symlink;
+
+    let room = Room::new(&[SD15]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let model = elsewhere.path().join("model");
+    copy(&fixture("models").join(SD15), &model);
+    let ink = elsewhere.path().join("shared.safetensors");
+    fs::write(&ink, lora::for_tiny_sd15()).unwrap();
+    fs::create_dir(room.models().join("loras")).unwrap();
+    symlink(&ink, room.models().join("loras/ink.safetensors")).unwrap();
+    symlink(&model, room.models().join("linked")).unwrap();
+    let mut server = room.start();
+    assert!(server.instructions.contains("Concepts that are here: ink."), "{}", server.instructions);
+    assert!(server.instructions.contains("linked, tiny-sd15-inpaint"), "{}", server.instructions);
+    let plain = pixels(&server.call(&arguments(&json!({}))));
+    assert_eq!(pixels(&server.call(&arguments(&json!({"modelId": "linked"})))), plain);
+    let concepts = json!([{"modelId": "ink", "scale": 1}]);
+    let by_links = json!({"modelId": "linked", "concepts": concepts});
+    assert_ne!(pixels(&server.call(&arguments(&by_links))), plain);
+    // By its path, where it leads to is asked.
+    for path in [room.models().join("linked"), model] {
+        let told = refused(&mut server, TOOL, &arguments(&json!({"modelId": path})));
+        assert!(told.starts_with("modelId is "), "{told}");
+    }
+    for path in [room.models().join("loras/ink.safetensors"), ink] {
+        let concepts = json!({"concepts": [{"modelId": path, "scale": 1}]});
+        let told = refused(&mut server, TOOL, &arguments(&concepts));
+        assert!(told.starts_with("concepts[0].modelId is "), "{told}");
+    }
+    assert!(server.finish().success());
+}

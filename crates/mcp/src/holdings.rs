@@ -53,8 +53,9 @@ impl Holdings {
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
         let named = self.models_dir().filter(|_| plain).map(|dir| dir.join(id));
         let here = named.filter(|dir| dir.join("model_index.json").is_file());
+        // A link that the user has put there is as good as a folder: only a path may not lead out of the allowed ones.
         let dir = here.ok_or_else(|| (show_text(id), self.models_here()))?;
-        Checkpoint::open(&self.folders.resolve(&dir)?).map_err(refused)
+        Checkpoint::open(&dir).map_err(refused)
     }
 
     /// A LoRA by its name in the model's own folder or in the models folder, or by a path under an allowed folder.
@@ -65,8 +66,8 @@ impl Holdings {
         let own = checkpoint.map(Checkpoint::dir);
         let path = if absolute { Ok(id.into()) } else { Shelf::Loras.locate(id, own, self.models_dir()) };
         let mut path: PathBuf = path.map_err(|_| (show_text(id), self.concepts_here()))?;
-        // What a model brings lies where the model was allowed to lie.
-        if absolute || !own.is_some_and(|own| path.starts_with(own)) {
+        // A name is one of those that a model brings or that the user has put into the models folder, links among them.
+        if absolute {
             path = self.folders.resolve(&path)?;
         }
         LoraFile::open(&path).map_err(refused)
