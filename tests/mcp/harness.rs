@@ -89,7 +89,18 @@ impl Server {
     }
 
     fn start_over(store: &Path, models: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_infill"))
+        Self::run(Self::command(store, models).args(more))
+    }
+
+    /// As [`Server::start_with_models`], where neither the user's cache nor a passing folder can be written to.
+    pub(crate) fn start_without_cache(store: &Path, models: &Path) -> Self {
+        let file = std::env::current_exe().unwrap();
+        Self::run(Self::command(store, models).env("XDG_CACHE_HOME", &file).env("TMPDIR", &file)).greeted()
+    }
+
+    fn command(store: &Path, models: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infill"));
+        command
             .arg("serve")
             .args(["--device", "cpu"])
             .arg("--store")
@@ -98,15 +109,17 @@ impl Server {
             .arg(fixture("images"))
             .arg("--models")
             .arg(models)
-            .args(more)
             // None of the caller's settings and models.
             .env_remove("INFILL_CONFIG")
             .env("HF_HUB_CACHE", store)
             .env("XDG_CONFIG_HOME", store)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        command
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {

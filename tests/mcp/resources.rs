@@ -288,6 +288,13 @@ fn what_a_prompt_can_not_take_is_told_at_once() {
     let (_, _, call) = prompt(&mut server, "remove", &given["arguments"]);
     assert_eq!(call["modelId"], embedded::ID, "{call}");
     assert!(server.finish().success());
+
+    // Where even that one can't be opened there is none to suggest.
+    let mut server = Server::start_without_cache(dir.path(), models.path());
+    let (code, told) = refused(&mut server, "prompts/get", &given);
+    assert_eq!(code, -32602);
+    assert!(told.starts_with("modelId is missing, and no model on this machine can be opened"), "{told}");
+    assert!(server.finish().success());
 }
 
 #[test]

@@ -227,7 +227,8 @@ fn fill(studio: &Studio, recipe: Recipe, given: Option<&JsonObject>) -> Result<S
     if !values.contains_key(MODEL.name) {
         let suggested = studio.holdings.suggested_model(purpose).ok_or_else(|| {
             vec![
-                "there is no model on this machine yet; infill models list names those that can be fetched"
+                "modelId is missing, and no model on this machine can be opened; infill models list names those that \
+                 are here or can be fetched"
                     .into(),
             ]
         })?;
