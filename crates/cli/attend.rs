@@ -39,6 +39,7 @@ fn listen<T>(inbox: &Receiver<Event<T>>) -> Result<Box<T>> {
     match inbox.recv() {
         Ok(Event::Finished(outcome)) => outcome,
         Ok(Event::Interrupted) | Err(_) => {
+            tracing::info!("asked to stop");
             let _ = inbox.recv_timeout(GRACE);
             Err(Failure::Cancelled)
         }

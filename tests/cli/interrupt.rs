@@ -5,11 +5,57 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use infill_models::embedded;
+
 use crate::harness::{Place, fixture, model};
 
 fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(status.success());
+}
+
+/// Interrupts a run with far more work than the test waits for, once its log has `mark`. Whatever the machine's speed, it
+/// must begin no other stage after it has heard of it, but for one that was about to begin just then.
+#[track_caller]
+fn stops_at_once(place: &Place, mut command: Command, mark: &str) {
+    command.env("INFILL_LOG", "infill=info").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(mark) {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended by itself");
+    }
+    interrupt(&child);
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    let (_, after) = rest.split_once("asked to stop\n").unwrap_or_else(|| panic!("it was not heard: {rest}"));
+    assert!(after.ends_with("error: cancelled\n"), "{after}");
+    let begun = after.lines().filter(|line| line.contains("infill::progress")).count();
+    assert!(begun <= 1, "{after}");
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn no_stage_is_begun_after_it() {
+    let place = Place::new();
+    let mut painting = place.inpaint_command();
+    painting.args(["--steps", "150", "--samples", "128", "--out", "a.png"]);
+    stops_at_once(&place, painting, "step 2/");
+    if !embedded::is_there() {
+        return;
+    }
+    let mut built_in = place.command();
+    built_in.args(["inpaint", &fixture("images/init.png"), "--mask", &fixture("images/mask.png")]);
+    built_in.args(["--prompt", "a red star", "--device", "cpu", "--width", "64", "--height", "64"]);
+    built_in.args(["--steps", "150", "--samples", "128", "--out", "a.png"]);
+    stops_at_once(&place, built_in, "step 2/");
+    for mark in ["loading", "step 1/"] {
+        let mut demo = place.command();
+        demo.args(["demo", "--steps", "150", "--device", "cpu", "--out", "a.png"]);
+        stops_at_once(&place, demo, mark);
+    }
 }
 
 #[test]
