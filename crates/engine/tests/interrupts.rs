@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use infill_engine::additions::Additions;
+use infill_engine::additions::{Additions, IpAdapterSource};
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::image::Picture;
 use infill_engine::mask::Mask;
 use infill_engine::pipeline::{LoadOptions, Observer, Progress};
 use infill_engine::worker::{Event, Job};
 use infill_engine::{Engine, Error, InpaintParams, InpaintRequest, Interrupt, Pipeline, Result, VaeTileSize};
-use infill_models::Checkpoint;
+use infill_models::adapter::{AdapterFile, ImageEncoderFolder};
+use infill_models::{Checkpoint, summarize};
 use infill_networks::{DType, Device};
 
 fn checkpoint() -> Checkpoint {
@@ -63,6 +64,33 @@ fn loading_stops_at_any_tensor() {
     for last in [0, 1, all / 3, all / 2, all - 1] {
         let (interrupt, calls) = stop_at(last);
         let outcome = load(&mut Observer::silent().with_interrupt(interrupt)).map(|_| ());
+        assert!(matches!(outcome, Err(Error::Cancelled)), "{last} of {all}: {outcome:?}");
+        assert_eq!(calls.load(Ordering::SeqCst), last + 1, "nothing is read after it");
+    }
+}
+
+#[test]
+fn reading_an_adapter_and_its_encoder_stops_at_any_tensor() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/ip_adapter");
+    let file = AdapterFile::open(&folder.join("sdxl_models/ip-adapter_sdxl_vit-h.safetensors")).unwrap();
+    let image_encoder = ImageEncoderFolder::open(&folder.join("models/image_encoder")).unwrap();
+    let encoder = summarize("image_encoder", image_encoder.component()).unwrap();
+    let tensors = file.tensors().len() + encoder.tensors;
+    let additions =
+        Additions { ip_adapters: vec![IpAdapterSource { file, image_encoder }], ..Additions::default() };
+    let mut pipeline = load(&mut Observer::silent()).unwrap();
+    let mut apply = |additions: &Additions, interrupt| {
+        pipeline.apply(&checkpoint(), additions, &mut Observer::silent().with_interrupt(interrupt))
+    };
+    let (never, calls) = stop_at(usize::MAX);
+    apply(&additions, never).unwrap();
+    let all = calls.load(Ordering::SeqCst);
+    assert!(all >= tensors, "{all} calls, fewer than the {tensors} tensors");
+    for last in (0..all).step_by(7).chain([all - 1]) {
+        // Without it first: what is there already is not read again.
+        apply(&Additions::default(), stop_at(usize::MAX).0).unwrap();
+        let (interrupt, calls) = stop_at(last);
+        let outcome = apply(&additions, interrupt);
         assert!(matches!(outcome, Err(Error::Cancelled)), "{last} of {all}: {outcome:?}");
         assert_eq!(calls.load(Ordering::SeqCst), last + 1, "nothing is read after it");
     }
