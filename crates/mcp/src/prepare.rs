@@ -169,22 +169,21 @@ impl Studio {
         let mut additions = Additions::default();
         for (index, concept) in inpaint.concepts.iter().enumerate() {
             match self.holdings.concept(&concept.model_id, checkpoint) {
-                Ok(file) => additions.concepts.push(Concept { file, scale: concept.scale }),
+                Ok(file) => {
+                    let found = Concept { file, scale: concept.scale };
+                    let fits = checkpoint.map(|model| check_concepts(model, std::slice::from_ref(&found)));
+                    if let Some(Err(error)) = fits {
+                        let id = show_text(&concept.model_id);
+                        faults.push(format!("concepts[{index}].modelId is {id}: {error}"));
+                    }
+                    additions.concepts.push(found);
+                }
                 Err((value, allowed)) => {
                     faults.push(fault(&format!("concepts[{index}].modelId"), &value, &allowed));
                 }
             }
         }
         let Some(checkpoint) = checkpoint else { return additions };
-        for (index, (concept, found)) in inpaint.concepts.iter().zip(&additions.concepts).enumerate() {
-            // Where one was not found they do not stand side by side, and the call is refused anyway.
-            if additions.concepts.len() == inpaint.concepts.len()
-                && let Err(error) = check_concepts(checkpoint, std::slice::from_ref(found))
-            {
-                faults
-                    .push(format!("concepts[{index}].modelId is {}: {error}", show_text(&concept.model_id)));
-            }
-        }
         let prompts: Vec<&str> =
             [inpaint.prompt.as_str()].into_iter().chain(inpaint.negative_prompt.as_deref()).collect();
         match self.holdings.embeddings(&prompts, checkpoint.family()) {
