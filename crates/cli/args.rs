@@ -170,6 +170,9 @@ pub(crate) struct InpaintArgs {
     /// Width of the soft edge around the mask, in pixels [default: 0]
     #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true, conflicts_with = "no_merge")]
     pub(crate) feather: Option<u32>,
+    /// Bring the painted colours to those around the mask, so that no seam is seen
+    #[arg(long, alias = "match-colors", conflicts_with = "no_merge")]
+    pub(crate) match_colours: bool,
     /// Whose noise in half precision: torch (2.12 and newer) or torch-2.11 (and older) [default: torch]
     #[arg(long, value_name = "RULE", hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["torch", "torch-2.11"]))]

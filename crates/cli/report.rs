@@ -66,6 +66,8 @@ pub(crate) struct Recipe {
     pub(crate) crop_padding: Option<u32>,
     pub(crate) merge: bool,
     pub(crate) feather: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) match_colours: bool,
     pub(crate) device: String,
     pub(crate) dtype: String,
     #[serde(skip_serializing_if = "Option::is_none")]

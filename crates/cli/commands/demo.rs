@@ -231,6 +231,7 @@ fn request(scene: &Scene, steps: usize, seed: u64) -> Result<InpaintRequest> {
     params.num_inference_steps = steps;
     params.strength = scene.strength;
     params.samples = scene.samples;
+    params.match_colours = true;
     params.seed = seed;
     if let Some(name) = scene.reference {
         let picture = Picture::decode(picture(name)?, &limits)?;

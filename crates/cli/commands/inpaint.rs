@@ -143,6 +143,7 @@ fn params(args: &InpaintArgs, rule: HalfRule) -> Result<InpaintParams> {
     params.padding_mask_crop = args.crop_padding;
     params.merge = !args.no_merge;
     params.feather = args.feather.unwrap_or(params.feather);
+    params.match_colours = args.match_colours;
     params.noise_era = match rule {
         HalfRule::Torch => NoiseEra::Torch,
         HalfRule::Torch211 => NoiseEra::Torch211,
@@ -292,6 +293,7 @@ fn recipe(
         crop_padding: params.padding_mask_crop,
         merge: params.merge,
         feather: params.feather,
+        match_colours: params.match_colours,
         device: device_name(pipeline.device()).to_owned(),
         dtype: dtype_name(pipeline.dtype()).to_owned(),
         vae_tile_size: params.vae_tile_size.map(VaeTileSize::pixels),

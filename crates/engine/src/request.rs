@@ -148,6 +148,8 @@ pub struct InpaintParams {
     pub merge: bool,
     /// The width of the ramp around the mask, in pixels of the input.
     pub feather: u32,
+    /// Bring the painted colours to those around the mask before they are merged, so that no seam is seen.
+    pub match_colours: bool,
     /// SDXL's size conditioning.
     pub micro_conditioning: MicroConditioning,
     /// The share of the whole schedule to leave out at its start; replaces `strength`. In (0, 1).
@@ -189,6 +191,7 @@ impl InpaintParams {
             vae_tile_size: None,
             merge: true,
             feather: 0,
+            match_colours: false,
             micro_conditioning: MicroConditioning::default(),
             denoising_start: None,
             denoising_end: None,

@@ -5,6 +5,7 @@
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Pixel, RgbImage};
 
+use super::seam;
 use crate::geometry::{Plan, Rect, Size};
 use crate::image::{Filter, Picture, Raster, crop, resize};
 use crate::mask::{BinaryMask, Mask};
@@ -17,6 +18,8 @@ use crate::{Error, Result};
 /// `feather` pixels: there every value stays bit for bit. Grey pictures become RGB, their untouched pixels (g, g, g);
 /// 16-bit pictures take painted values times 257.
 ///
+/// With `match_colours` the painted colours are first brought to those around the mask.
+///
 /// # Errors
 ///
 /// [`Error::Refused`] if `painted` isn't of the work size or `original` not of the picture's size.
@@ -26,11 +29,15 @@ pub fn merge(
     mask: &Mask,
     plan: &Plan,
     feather: u32,
+    match_colours: bool,
 ) -> Result<Picture> {
     check_sizes(original, painted, plan)?;
     let inner = crop(painted, plan.placement);
-    let inner = resize(&inner, plan.crop.width, plan.crop.height, Filter::Lanczos);
+    let mut inner = resize(&inner, plan.crop.width, plan.crop.height, Filter::Lanczos);
     let mask = BinaryMask::from_luma(&mask.to_size(plan.picture));
+    if match_colours {
+        seam::match_colours(&mut inner, original, &mask, plan, feather);
+    }
     let weights = Weights::new(&mask, plan.crop, feather);
 
     let narrow8 = |value: f64| value as u8;
@@ -124,7 +131,7 @@ impl Weights {
 }
 
 /// The part of `within` that lies no more than `feather` columns and rows from a pixel to repaint; may be empty.
-fn reach(mask: &BinaryMask, within: Rect, feather: u32) -> Rect {
+pub(super) fn reach(mask: &BinaryMask, within: Rect, feather: u32) -> Rect {
     let width = mask.size().width as usize;
     let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
     for (at, _) in mask.repaint().iter().enumerate().filter(|(_, repaint)| **repaint) {
@@ -376,8 +383,8 @@ mod tests {
         let size = Size { width: 64, height: 72 };
         let plan = Plan::whole(size, None, None).unwrap();
         let mask = Mask::from_luma8(GrayImage::new(64, 72));
-        let error =
-            merge(&picture(ColorType::L8, size, 1), &RgbImage::new(64, 64), &mask, &plan, 0).unwrap_err();
+        let error = merge(&picture(ColorType::L8, size, 1), &RgbImage::new(64, 64), &mask, &plan, 0, false)
+            .unwrap_err();
         assert_eq!(error.to_string(), "painted picture size is 64 x 64; allowed: 64 x 72, as planned");
     }
 
@@ -390,6 +397,7 @@ mod tests {
             dots in proptest::collection::vec((0_u32..40, 0_u32..40, 120_u8..=255), 0..6),
             feather in 0_u32..12,
             padding in proptest::option::of(0_u32..10),
+            match_colours: bool,
             seed: u32,
         ) {
             let size = Size { width, height };
@@ -406,7 +414,7 @@ mod tests {
             let painted = RgbImage::from_pixel(plan.work.width, plan.work.height, Rgb([10, 200, 90]));
             for kind in KINDS {
                 let original = picture(kind, size, seed);
-                let merged = merge(&original, &painted, &mask, &plan, feather).unwrap();
+                let merged = merge(&original, &painted, &mask, &plan, feather, match_colours).unwrap();
                 prop_assert_eq!(merged.size(), size);
                 prop_assert_eq!(merged.depth(), original.depth());
                 prop_assert_eq!(merged.has_alpha(), original.has_alpha());
@@ -416,7 +424,7 @@ mod tests {
                     let distance = distance(&binary, x, y);
                     if distance > f64::from(feather) {
                         prop_assert_eq!(pixel, old.get_pixel(x, y));
-                    } else if distance == 0.0 {
+                    } else if distance == 0.0 && !match_colours {
                         prop_assert_eq!(pixel.0, [10 * 257, 200 * 257, 90 * 257, 65535]);
                     }
                 }

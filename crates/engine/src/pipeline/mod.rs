@@ -17,6 +17,7 @@ pub mod merge;
 mod noise_source;
 mod observer;
 mod preview;
+mod seam;
 mod words;
 
 use std::sync::Arc;
@@ -244,7 +245,8 @@ impl Pipeline {
 fn finish(request: &InpaintRequest, work: &RgbImage) -> Result<Picture> {
     let params = request.params();
     if params.merge {
-        merge::merge(&params.image, work, &params.mask, request.plan(), params.feather)
+        let (feather, matched) = (params.feather, params.match_colours);
+        merge::merge(&params.image, work, &params.mask, request.plan(), feather, matched)
     } else if params.padding_mask_crop.is_some() {
         merge::overlay(&params.image, work, &params.mask, request.plan())
     } else {
