@@ -274,6 +274,9 @@ pub(crate) struct ServeArgs {
     /// How long a call waits for its pictures before it is answered with the job, which goes on; 0: not at all
     #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u32).range(0..=604_800))]
     pub(crate) wait_seconds: u32,
+    /// Bring painted colours to those around the mask, so that no seam is seen
+    #[arg(long, alias = "match-colors")]
+    pub(crate) match_colours: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

@@ -95,6 +95,23 @@ fn tiles_of_the_vae_stand_in_the_recipe() {
 }
 
 #[test]
+fn matched_colours_change_the_painted_part_only_and_stand_in_the_recipe() {
+    let place = Place::new();
+    place.inpaint(&["--steps", "2", "--out", "plain.png"]).succeeded();
+    let run =
+        place.inpaint(&["--steps", "2", "--match-colours", "--json", "--out", "matched.png"]).succeeded();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["match_colours"], true);
+    let mask = image::open(fixture("images/mask.png")).unwrap().to_luma8();
+    let (plain, matched) = (place.picture("plain.png").to_rgb8(), place.picture("matched.png").to_rgb8());
+    let pairs = || plain.pixels().zip(matched.pixels()).zip(mask.pixels());
+    assert!(pairs().all(|((plain, matched), mask)| mask.0[0] >= 128 || plain == matched));
+    assert!(pairs().any(|((plain, matched), _)| plain != matched));
+    let both = place.inpaint(&["--match-colours", "--no-merge", "--out", "b.png"]);
+    both.refused(2, &["--match-colours", "--no-merge"]);
+}
+
+#[test]
 fn a_random_seed_is_told_and_gives_the_picture_again() {
     let place = Place::new();
     let (image, mask, model) =

@@ -129,13 +129,13 @@ fn an_interrupted_job_is_done_by_the_next_server_to_the_same_bytes() {
     assert!(server.finish().success());
 }
 
-/// A job keeps the tiles of the server that took it: its bytes must not depend on who finishes it.
+/// A job keeps the ways of the server that took it: its bytes must not depend on who finishes it.
 #[test]
-fn a_job_is_done_in_the_tiles_it_was_given_with() {
+fn a_job_is_done_in_the_ways_it_was_given_with() {
     let dir = tempfile::tempdir().unwrap();
     let call = arguments(&json!({"width": 160, "height": 128, "numInferenceSteps": 2, "seed": "3"}));
-    let tiled = ["--wait-seconds", "0", "--vae-tile-size", "128"];
-    let mut server = Server::start_with(dir.path(), &tiled);
+    let ways = ["--wait-seconds", "0", "--vae-tile-size", "128", "--match-colours"];
+    let mut server = Server::start_with(dir.path(), &ways);
     let at_work = job_id(&server.call(&endless()));
     let queued = job_id(&server.call(&call));
     server.kill();
@@ -146,14 +146,15 @@ fn a_job_is_done_in_the_tiles_it_was_given_with() {
     let done = outcome(&mut server, &queued);
     let whole = server.call(&call);
     assert!(server.finish().success());
-    let has_tiles = |result: &Value| {
+    let said = |result: &Value| {
         let png = std::fs::read(&files(result)[0]).unwrap();
-        String::from_utf8_lossy(&png).contains("\"vaeTileSize\":128")
+        ["\"vaeTileSize\":128", "\"matchColours\":true"]
+            .map(|way| String::from_utf8_lossy(&png).contains(way))
     };
-    assert_eq!((has_tiles(&done), has_tiles(&whole)), (true, false));
+    assert_eq!((said(&done), said(&whole)), ([true; 2], [false; 2]));
 
     let other = tempfile::tempdir().unwrap();
-    let mut server = Server::start_with(other.path(), &tiled[2..]);
+    let mut server = Server::start_with(other.path(), &ways[2..]);
     assert_eq!(assets(&server.call(&call)), assets(&done));
     assert!(server.finish().success());
 }

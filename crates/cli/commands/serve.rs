@@ -4,7 +4,7 @@ use std::env;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use infill_mcp::{HttpOptions, ServeOptions, serve_http, serve_stdio};
+use infill_mcp::{HttpOptions, ServeOptions, Ways, serve_http, serve_stdio};
 
 use crate::args::ServeArgs;
 use crate::failure::{Failure, Result};
@@ -24,7 +24,10 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         limits: settings.limits(&args.limits, SPARED)?,
         device: settings.device(args.device.device.as_deref())?,
         dtype: settings.dtype(args.device.dtype.as_deref())?,
-        vae_tile_size: settings.vae_tile_size(args.device.vae_tile_size.as_deref())?,
+        ways: Ways {
+            vae_tile_size: settings.vae_tile_size(args.device.vae_tile_size.as_deref())?,
+            match_colours: args.match_colours,
+        },
     };
     let Some(address) = &args.http else {
         if std::io::stdin().is_terminal() {

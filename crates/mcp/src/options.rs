@@ -24,6 +24,15 @@ pub struct ServeOptions {
     pub device: DeviceChoice,
     /// The number format of the networks.
     pub dtype: DTypeChoice,
+    /// How pictures are made.
+    pub ways: Ways,
+}
+
+/// What no call says, but the server: a job keeps those of the server that took it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ways {
     /// The side of the tiles in which large pictures go through the VAE, if they do.
     pub vae_tile_size: Option<VaeTileSize>,
+    /// Whether painted colours are brought to those around the mask.
+    pub match_colours: bool,
 }

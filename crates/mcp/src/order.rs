@@ -7,12 +7,14 @@ use infill_models::Checkpoint;
 use infill_store::AssetId;
 use serde_json::{Map, Value, json};
 
+use crate::Ways;
 use crate::inference::{Inputs, inference, recipe};
 use crate::prepare::Prepared;
 use crate::tools::Kind;
 
 /// Where the recipe has the side of the VAE's tiles.
 const VAE_TILE_SIZE: &str = "vaeTileSize";
+const MATCH_COLOURS: &str = "matchColours";
 
 /// A checked call.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,9 @@ impl Order {
         if let Some(size) = request.params().vae_tile_size {
             recipe.insert(VAE_TILE_SIZE.into(), json!(size.pixels()));
         }
+        if request.params().match_colours {
+            recipe.insert(MATCH_COLOURS.into(), json!(true));
+        }
         Ok(Self {
             kind: inpaint.kind,
             arguments: arguments(given, prepared, inputs, &inference["guidance"]),
@@ -58,10 +63,14 @@ impl Order {
         self.inference["numSamples"].as_u64().and_then(|samples| usize::try_from(samples).ok()).unwrap_or(1)
     }
 
-    /// In which tiles pictures go through the VAE: those of the server that took the order.
-    pub(crate) fn vae_tile_size(&self) -> Option<VaeTileSize> {
-        let pixels = self.recipe.get(VAE_TILE_SIZE)?.as_u64()?;
-        VaeTileSize::new(u32::try_from(pixels).ok()?).ok()
+    /// The ways of the server that took the order.
+    pub(crate) fn ways(&self) -> Ways {
+        let pixels = self.recipe.get(VAE_TILE_SIZE).and_then(Value::as_u64);
+        let side = pixels.and_then(|pixels| u32::try_from(pixels).ok());
+        Ways {
+            vae_tile_size: side.and_then(|side| VaeTileSize::new(side).ok()),
+            match_colours: self.recipe.get(MATCH_COLOURS).is_some_and(|matched| *matched == true),
+        }
     }
 
     /// The arguments that give the pictures after the first `done`: each has a seed of its own.

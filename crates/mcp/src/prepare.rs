@@ -1,6 +1,5 @@
 //! A call, checked: everything that can be refused is refused here, all of it at once.
 
-use infill_engine::VaeTileSize;
 use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::geometry::{Size, own_work_size};
 use infill_engine::image::{Limits, Picture};
@@ -13,6 +12,7 @@ use infill_models::adapters::AdapterPurpose;
 use infill_store::{AssetId, AssetMeta, Store};
 use serde_json::{Map, Value};
 
+use crate::Ways;
 use crate::arguments::show_text;
 use crate::inference::Inputs;
 use crate::pictures::Source;
@@ -87,7 +87,7 @@ impl Studio {
         &self,
         kind: Kind,
         given: &Map<String, Value>,
-        vae_tile_size: Option<VaeTileSize>,
+        ways: Ways,
     ) -> std::result::Result<Prepared, Vec<String>> {
         let (mut inpaint, mut faults) = Inpaint::read(kind, given);
         let checkpoint = inpaint.model_id.as_deref().and_then(|id| {
@@ -125,7 +125,10 @@ impl Studio {
         }
         let params =
             params(&inpaint, picture, mask_picture, image_prompt).map_err(|error| vec![sentence(&error)])?;
-        let request = InpaintRequest::checked(InpaintParams { vae_tile_size, ..params })
+        let Ways { vae_tile_size, match_colours } = ways;
+        // Where nothing is merged no seam can be.
+        let match_colours = match_colours && params.merge;
+        let request = InpaintRequest::checked(InpaintParams { vae_tile_size, match_colours, ..params })
             .map_err(|faults| faults.iter().map(sentence).collect::<Vec<_>>())?;
         let references = references.unwrap_or_default();
         Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })

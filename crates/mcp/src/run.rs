@@ -119,7 +119,7 @@ fn paint(studio: &Studio, ticket: &Arc<Ticket>, job: &Job) -> End {
     if first >= order.samples() {
         return End::Done;
     }
-    let prepared = match studio.prepare(order.kind, &order.arguments_after(first), order.vae_tile_size()) {
+    let prepared = match studio.prepare(order.kind, &order.arguments_after(first), order.ways()) {
         Ok(prepared) => prepared,
         Err(faults) => return End::Failed(faults.join("\n")),
     };

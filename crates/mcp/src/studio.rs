@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use infill_engine::VaeTileSize;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::memory::MemoryPlan;
 use infill_engine::pipeline::LoadOptions;
@@ -25,7 +24,7 @@ use crate::pictures::AllowedFolders;
 use crate::prepare::Prepared;
 use crate::reply;
 use crate::tools::Kind;
-use crate::{Result, ServeOptions, run};
+use crate::{Result, ServeOptions, Ways, run};
 
 /// A job that ended its process this often before it made a picture is not begun again.
 const MOST_ATTEMPTS: u32 = 10;
@@ -50,7 +49,7 @@ pub(crate) struct Studio {
     device: DeviceChoice,
     dtype: DTypeChoice,
     /// In which tiles large pictures go through the VAE.
-    vae_tile_size: Option<VaeTileSize>,
+    ways: Ways,
 }
 
 /// What became of a call.
@@ -82,7 +81,7 @@ impl Studio {
             limits: options.limits,
             device: options.device,
             dtype: options.dtype,
-            vae_tile_size: options.vae_tile_size,
+            ways: options.ways,
             store,
         });
         Ok(studio)
@@ -141,7 +140,7 @@ impl Studio {
                 Err(sentence) => return Begun::Answered(reply::failure(&[sentence])),
             }
         };
-        let prepared = match self.prepare(kind, given, self.vae_tile_size) {
+        let prepared = match self.prepare(kind, given, self.ways) {
             Ok(prepared) => prepared,
             Err(faults) => return Begun::Answered(reply::failure(&faults)),
         };
