@@ -34,9 +34,10 @@ pub fn merge(
     check_sizes(original, painted, plan)?;
     let inner = crop(painted, plan.placement);
     let mut inner = resize(&inner, plan.crop.width, plan.crop.height, Filter::Lanczos);
+    let correction = match_colours.then(|| seam::Correction::new(original, painted, mask, plan)).flatten();
     let mask = BinaryMask::from_luma(&mask.to_size(plan.picture));
-    if match_colours {
-        seam::match_colours(&mut inner, original, &mask, plan, feather);
+    if let Some(correction) = correction {
+        correction.add_to(&mut inner, reach(&mask, plan.crop, feather), plan);
     }
     let weights = Weights::new(&mask, plan.crop, feather);
 

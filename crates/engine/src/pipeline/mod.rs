@@ -224,14 +224,13 @@ impl Pipeline {
             let latents = self.denoise(&run, scheduler, observer)?;
             observer.report(Progress::Decoding { sample: index, samples: params.samples })?;
             let batch = self.decode_latents(request, &latents, observer)?;
-            let seconds = started.elapsed().as_secs_f64();
             for (position, work) in batch.into_iter().enumerate() {
                 let picture = finish(request, &work)?;
                 each(Painted {
                     index: index * params.num_images_per_prompt + position,
                     seed,
                     picture,
-                    seconds,
+                    seconds: started.elapsed().as_secs_f64(),
                     device: device_name(&self.device),
                     dtype: dtype_name(self.dtype),
                 })?;
