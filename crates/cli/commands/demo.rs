@@ -63,10 +63,10 @@ const SCENES: [Scene; 6] = [
         reference: None,
     },
     Scene {
-        title: "A reference picture says what words do not",
+        title: "Words say the colour, a reference picture the shape",
         image: "hills",
         mask: "hills-mask",
-        prompt: "",
+        prompt: "a purple shape",
         strength: 1.0,
         samples: 1,
         reference: Some("flower"),
