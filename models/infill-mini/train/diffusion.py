@@ -43,15 +43,25 @@ class Diffusion:
         drawn = drawn[torch.randperm(count)].to(self.shares.device) * self.shares[-1]
         return torch.searchsorted(self.shares, drawn).clamp(0, 999)
 
+    def noisy(self, nine: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """What the UNet gets: `nine` (B, 9, h, w) as `encode` makes it, with noise in its first four channels."""
+        noise = torch.randn_like(nine[:, :4]) if noise is None else noise
+        noisy = torch.cat([self._of(self.signals, timesteps) * nine[:, :4] + self._of(self.spreads, timesteps) * noise, nine[:, 4:]], dim=1)
+        return noisy.contiguous(memory_format=torch.channels_last)
+
     def losses(self, unet: UNet2DConditionModel, nine: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor,
                given: dict) -> torch.Tensor:  # fmt: skip
-        """The weighted squared error of v, a number per sample; `nine` (B, 9, h, w) as `encode` makes it."""
-        clean, mask = nine[:, :4], nine[:, 4:5]
-        signal, spread = (x[timesteps][:, None, None, None] for x in (self.signals, self.spreads))
+        """The weighted squared error of v, a number per sample."""
+        clean = nine[:, :4]
         noise = torch.randn(clean.shape, device=clean.device)
-        noisy = torch.cat([signal * clean + spread * noise, nine[:, 4:]], dim=1)
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
-        v = unet(noisy, timesteps, context, added_cond_kwargs=given).sample.float()
-        weight = KNOWN_WEIGHT + (1 - KNOWN_WEIGHT) * mask
-        error = (v - (signal * noise - spread * clean)).square().mean(1, keepdim=True)
-        return (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+        v = unet(self.noisy(nine, timesteps, noise), timesteps, context, added_cond_kwargs=given).sample.float()
+        right = self._of(self.signals, timesteps) * noise - self._of(self.spreads, timesteps) * clean
+        return self.weighed((v - right).square(), nine)
+
+    def weighed(self, error: torch.Tensor, nine: torch.Tensor) -> torch.Tensor:
+        """The mean of `error` (B, 4, h, w), mostly of that in the hole, a number per sample."""
+        weight = KNOWN_WEIGHT + (1 - KNOWN_WEIGHT) * nine[:, 4:5]
+        return (error.mean(1, keepdim=True) * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+    def _of(self, values: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        return values[timesteps][:, None, None, None]

@@ -1,4 +1,8 @@
-"""Trains the UNet on cached latents and words: v-prediction, zero terminal signal-to-noise."""
+"""Trains the UNet on cached latents and words: v-prediction, zero terminal signal-to-noise.
+
+With `--teacher` the UNet learns what another one predicts, which is told all words (distillation, Hinton et al. 2015): what it
+can do stays, and it learns to do it with the pooled words vague.
+"""
 
 import argparse
 import glob
@@ -19,6 +23,7 @@ from muon import Muon
 from text import Words
 
 DROPPED_WORDS = 0.12  # share of the samples whose words are zeroed, for guidance
+VAGUE = ("", "a shape", "an object")  # pooled words that say little; no pooled words at all are as frequent as each
 
 
 class Latents:
@@ -27,8 +32,10 @@ class Latents:
     Processes that train together share the shards among them.
     """
 
-    def __init__(self, pattern: str, words: Words, seed: int, device: torch.device):
+    def __init__(self, pattern: str, words: Words, vague: float, seed: int, device: torch.device):
         self.pattern, self.words, self.device, self.seen = pattern, words, device, set()
+        said = words(list(VAGUE))[1].float().to(device)
+        self.vague, self.little = vague, torch.cat([said, torch.zeros_like(said[:1])])
         self.rng, self.order = np.random.default_rng(seed), np.empty(0, np.int64)
         self.parts: tuple[torch.Tensor, ...] = ()  # nine channels of latents, context, pooled words; half precision
         self.found: list[tuple[torch.Tensor, ...]] = []  # what shards hold that are not in `parts` yet
@@ -74,7 +81,7 @@ class Latents:
         return self.parts[0][0, 0].numel()
 
     def batch(self, count: int) -> dict[str, torch.Tensor]:
-        """Nine channels of latents, context, pooled words (both zero where words are dropped), sizes."""
+        """Nine channels of latents, context, pooled words (both zero where words are dropped), those a teacher gets, sizes."""
         if len(self.order) < count:
             if not self.watcher:
                 self.look()
@@ -82,11 +89,14 @@ class Latents:
             self.order = self.rng.permutation(len(self.parts[0]))
         index, self.order = torch.from_numpy(self.order[:count]).to(self.device), self.order[count:]
         stay = torch.from_numpy((self.rng.random(count) >= DROPPED_WORDS).astype(np.float32)).to(self.device)
-        nine, context, pooled = (part[index].float() for part in self.parts)
+        nine, context, whole = (part[index].float() for part in self.parts)
+        vague = torch.from_numpy((self.rng.random(count) < self.vague)).to(self.device)
+        little = self.little[torch.from_numpy(self.rng.integers(len(self.little), size=count)).to(self.device)]
         return {
             "nine": nine,
             "context": context * stay[:, None, None],
-            "pooled": pooled * stay[:, None],
+            "pooled": torch.where(vague[:, None], little, whole) * stay[:, None],
+            "whole": whole * stay[:, None],
             "time_ids": sizes(count).to(self.device),
         }
 
@@ -127,6 +137,8 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", default=["work/unet/256-*.npz"], help="the shards; several sizes take turns")
     parser.add_argument("--unet", help="a folder with the UNet to start from (this model's own will do)")
+    parser.add_argument("--teacher", help="a folder with the UNet whose predictions to learn, in place of the noise")
+    parser.add_argument("--vague", type=float, default=0.3, help="share of the samples whose pooled words say little")
     parser.add_argument("--words", default="work/words-to-picture", help="a folder with the text encoders")
     parser.add_argument("--tokenizer", default="..")
     parser.add_argument("--out", default="work/words-to-picture")
@@ -153,7 +165,7 @@ def train(a: argparse.Namespace) -> None:
     unet.to(device, memory_format=torch.channels_last).train()
     optimizers, average, log = Optimizers(unet, a.rate), Average({"unet": unet}, a.decay), Log(a.log, 50)
     words = Words(a.words, a.tokenizer, device)
-    sizes_of_data = [Latents(pattern, words, a.seed + together.rank(), device) for pattern in a.data]
+    sizes_of_data = [Latents(pattern, words, a.vague, a.seed + together.rank(), device) for pattern in a.data]
     if a.minutes:
         for data in sizes_of_data:
             data.watch()
@@ -163,6 +175,9 @@ def train(a: argparse.Namespace) -> None:
         unet.load_state_dict(torch.load(f"{a.unet}/weights.pt", map_location=device))
     together.start_equal(optimizers.all)
     diffusion = Diffusion(device)
+    teacher = UNet2DConditionModel.from_pretrained(f"{a.teacher}/unet", dtype=torch.float32) if a.teacher else None
+    if teacher:
+        teacher.requires_grad_(False).to(device, memory_format=torch.channels_last)
     predict = torch.compile(unet, dynamic=False) if a.compile else unet
     for step, part in parts(a):
         turns = [data for data in sizes_of_data if data.ready()] if part >= a.late else sizes_of_data[:1]
@@ -172,7 +187,14 @@ def train(a: argparse.Namespace) -> None:
         timesteps = diffusion.timesteps(count)
         given = {"text_embeds": batch["pooled"], "time_ids": batch["time_ids"]}
         with half(device):
-            each = diffusion.losses(predict, batch["nine"], timesteps, batch["context"], given)
+            if teacher:
+                noisy, context = diffusion.noisy(batch["nine"], timesteps), batch["context"]
+                with torch.no_grad():
+                    right = teacher(noisy, timesteps, context, added_cond_kwargs=given | {"text_embeds": batch["whole"]}).sample
+                guess = predict(noisy, timesteps, context, added_cond_kwargs=given).sample
+                each = diffusion.weighed((guess - right).float().square(), batch["nine"])
+            else:
+                each = diffusion.losses(predict, batch["nine"], timesteps, batch["context"], given)
         each.mean().backward()
         optimizers.step(cosine(step, part, a.rate, a.warmup, a.floor))
         average.update()
