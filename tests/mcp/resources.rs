@@ -287,6 +287,8 @@ fn what_a_prompt_can_not_take_is_told_at_once() {
     let given = json!({"name": "remove", "arguments": {"image": id, "mask": id}});
     let (_, _, call) = prompt(&mut server, "remove", &given["arguments"]);
     assert_eq!(call["modelId"], embedded::ID, "{call}");
+    // Words for a background are none that it knows.
+    assert_eq!((&call["prompt"], call.get("negativePrompt")), (&json!(""), None));
     assert!(server.finish().success());
 
     // Where even that one can't be opened there is none to suggest.

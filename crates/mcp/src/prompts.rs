@@ -2,6 +2,7 @@
 //! arguments.
 
 use infill_models::adapters::AdapterPurpose;
+use infill_models::embedded;
 use rmcp::model::{ErrorData, GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage, Role};
 use serde_json::{Map, Value, json};
 
@@ -261,10 +262,23 @@ fn picture_refusal(text: &str) -> Option<(String, String)> {
     }
 }
 
+/// What is said of the words that the built-in model knows.
+const FEW_WORDS: &str = "This model is the small one that is part of the server. It knows circle, square, triangle, \
+    star, heart, diamond, cross, ring, moon, arrow, flower and house, each red, orange, yellow, green, cyan, blue, \
+    purple, pink, brown, black, gray or white, and the styles flat, outlined, shaded, pencil drawing and neon, such as: \
+    a small blue heart, pencil drawing. If prompt says something else, put it into these words, or tell me that another \
+    model is needed (infill models list).";
+
 /// The words of the message. `values` are checked, and name a model.
 fn message(recipe: Recipe, purpose: Option<AdapterPurpose>, values: &Map<String, Value>) -> String {
     let text = |name: &str| values.get(name).and_then(Value::as_str);
+    let is_built_in = text(MODEL.name) == Some(embedded::ID);
     let (tool, wanted, mut call) = match recipe {
+        // To this model empty words mean just that, and it would paint others, whatever they say.
+        Recipe::Remove if is_built_in => {
+            let object = text("object").unwrap_or("what the white part of the mask covers");
+            (Kind::Inpaint, format!("Remove {object} from a picture."), json!({ "prompt": "" }))
+        }
         Recipe::Remove => {
             let object = text("object").unwrap_or("what the white part of the mask covers");
             let prompt = text("background").unwrap_or("the empty background, going on as it is around");
@@ -301,18 +315,26 @@ fn message(recipe: Recipe, purpose: Option<AdapterPurpose>, values: &Map<String,
         format!("Call the tool {} with these arguments:", tool.name()),
         format!("```json\n{call:#}\n```"),
     ];
-    if recipe == Recipe::Remove && text("background").is_none() {
-        lines.push(
+    match recipe {
+        Recipe::Remove if is_built_in => lines.push(
+            "Leave prompt empty: this model, the small one that is part of the server, then goes on with what is around \
+             the mask, and knows no words for that."
+                .into(),
+        ),
+        Recipe::Remove if text("background").is_none() => lines.push(
             "If you can see the picture, first put into prompt what is around the mask, in a few words, such as: a \
              sandy beach."
                 .into(),
-        );
+        ),
+        Recipe::Replace | Recipe::Match if is_built_in => lines.push(FEW_WORDS.into()),
+        _ => {}
     }
-    lines.push(
+    let again =
+        if recipe == Recipe::Remove && is_built_in { "another seed" } else { "another seed or other words" };
+    lines.push(format!(
         "Then show the result, and tell me its asset id, its file and its seed. If it is not what was asked for, say \
-         what is wrong, and try another seed or other words before you ask me for another mask."
-            .into(),
-    );
+         what is wrong, and try {again} before you ask me for another mask."
+    ));
     lines.join("\n\n")
 }
 
@@ -326,13 +348,15 @@ mod tests {
 
     #[test]
     fn what_a_prompt_says_is_a_call_that_the_tool_takes() {
-        for recipe in Recipe::ALL {
+        let calls = Recipe::ALL.into_iter().flat_map(|recipe| [(recipe, "word"), (recipe, embedded::ID)]);
+        for (recipe, model) in calls {
             let mut values = Map::new();
             for argument in recipe.arguments() {
                 let value = match argument.takes {
                     Takes::Picture => ASSET,
                     Takes::Choice(allowed) => allowed[1],
-                    Takes::Model | Takes::Text => "word",
+                    Takes::Model => model,
+                    Takes::Text => "word",
                 };
                 values.insert(argument.name.to_owned(), json!(value));
             }
@@ -352,6 +376,11 @@ mod tests {
                     inpaint.warnings
                 );
                 assert_eq!(inpaint.samples, 1);
+                let built_in = model == embedded::ID;
+                assert_eq!(inpaint.prompt.is_empty(), built_in && recipe == Recipe::Remove);
+                assert_eq!(inpaint.negative_prompt.is_some(), !built_in && recipe == Recipe::Remove);
+                assert_eq!(message.contains("star, heart"), built_in && recipe != Recipe::Remove);
+                assert_eq!(message.contains("Leave prompt empty"), built_in && recipe == Recipe::Remove);
             }
         }
     }
