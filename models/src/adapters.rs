@@ -14,6 +14,8 @@ use crate::{Checkpoint, Error, Family, Result, places};
 /// The repository whose file names are known here.
 pub const REPOSITORY: &str = "h94/IP-Adapter";
 
+/// The folder within a checkpoint.
+const OWN_FOLDER: &str = "ip_adapter";
 /// The folder within the models folder.
 const FOLDER: &str = "ip-adapters";
 /// ViT-H/14, which all adapters but one read through.
@@ -165,13 +167,19 @@ fn stem(known: &Known) -> String {
     name.trim_end_matches(".safetensors").to_owned()
 }
 
-/// The adapter in a checkpoint's own folder, if it has one.
-fn own(checkpoint: &Path, purpose: AdapterPurpose) -> Result<Option<FoundAdapter>> {
-    let Ok(entries) = checkpoint.join("ip_adapter").read_dir() else { return Ok(None) };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+/// The files of the adapters in a checkpoint's own folder.
+pub fn brought_by(checkpoint: &Path) -> Vec<PathBuf> {
+    let entries = checkpoint.join(OWN_FOLDER).read_dir().into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     paths.sort();
-    let files = paths.iter().map(|path| AdapterFile::open(path)).collect::<Result<Vec<_>>>()?;
+    paths
+}
+
+/// The adapter in a checkpoint's own folder, if it has one.
+fn own(checkpoint: &Path, purpose: AdapterPurpose) -> Result<Option<FoundAdapter>> {
+    let files =
+        brought_by(checkpoint).iter().map(|path| AdapterFile::open(path)).collect::<Result<Vec<_>>>()?;
     let wanted = wanted_kind(purpose);
     let first = files.iter().find(|file| file.kind() == wanted).or_else(|| files.first());
     let Some(file) = first.cloned() else { return Ok(None) };

@@ -43,6 +43,14 @@ pub fn file(path: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|file| file.path == path).map(|file| file.bytes)
 }
 
+/// The names of the safetensors files in one folder of the model: its adapters, its concepts.
+pub fn brings(folder: &str) -> impl Iterator<Item = &'static str> {
+    FILES.iter().filter_map(move |file| {
+        let name = file.path.strip_prefix(folder)?.strip_prefix('/')?;
+        name.strip_suffix(".safetensors")
+    })
+}
+
 /// The model's folder, complete and equal to what is built in.
 ///
 /// It is `infill/embedded/<id>-<digest>` in the user's cache folder, or in a private folder for passing files where that

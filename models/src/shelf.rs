@@ -42,24 +42,32 @@ impl Shelf {
         self.dir(models_dir).map(|dir| within(&dir)).unwrap_or_default()
     }
 
+    /// What a checkpoint's own folder holds of it, by name.
+    pub fn brought_by(self, checkpoint: &Path) -> Vec<Shelved> {
+        within(&checkpoint.join(self.folder()))
+    }
+
     /// The file with this name, with or without its extension: the checkpoint's own, else one of the models folder.
     ///
     /// # Errors
     /// [`Error::NotFound`] naming what is there.
     pub fn locate(self, id: &str, checkpoint: Option<&Path>, models_dir: Option<&Path>) -> Result<PathBuf> {
-        let mut all = checkpoint.map(|dir| within(&dir.join(self.folder()))).unwrap_or_default();
-        all.extend(self.list(models_dir));
+        let own = checkpoint.map(|dir| self.brought_by(dir)).unwrap_or_default();
+        let shelf = self.list(models_dir);
         let bare = id.strip_suffix(".safetensors").unwrap_or(id);
-        if let Some(found) = all.iter().find(|shelved| shelved.id == id || shelved.id == bare) {
+        if let Some(found) = own.iter().chain(&shelf).find(|shelved| shelved.id == id || shelved.id == bare) {
             return Ok(found.path.clone());
         }
         let dir =
             self.dir(models_dir).map_or_else(|| self.folder().to_owned(), |dir| dir.display().to_string());
-        let reason = if all.is_empty() {
-            format!("{dir} holds none; put its .safetensors file there or give its path")
+        let ids =
+            |all: &[Shelved]| all.iter().map(|shelved| shelved.id.as_str()).collect::<Vec<_>>().join(", ");
+        let brought =
+            if own.is_empty() { String::new() } else { format!("the model brings {}, and ", ids(&own)) };
+        let reason = if shelf.is_empty() {
+            format!("{brought}{dir} holds none; put its .safetensors file there or give its path")
         } else {
-            let ids: Vec<&str> = all.iter().map(|shelved| shelved.id.as_str()).collect();
-            format!("{dir} holds {}", ids.join(", "))
+            format!("{brought}{dir} holds {}", ids(&shelf))
         };
         Err(Error::NotFound { what: self.what(), id: id.to_owned(), reason })
     }
@@ -128,5 +136,15 @@ mod tests {
         std::fs::create_dir(checkpoint.path().join("loras")).unwrap();
         std::fs::write(&own, "x").unwrap();
         assert_eq!(Shelf::Loras.locate("ink", Some(checkpoint.path()), dir).unwrap(), own);
+        let gone = |models: &Path| {
+            Shelf::Loras.locate("gone", Some(checkpoint.path()), Some(models)).unwrap_err().to_string()
+        };
+        let told = gone(models.path());
+        assert!(
+            told.contains(": the model brings ink, and ") && told.contains("loras holds ink, "),
+            "{told}"
+        );
+        let told = gone(&checkpoint.path().join("none"));
+        assert!(told.contains(": the model brings ink, and ") && told.contains("holds none; put"), "{told}");
     }
 }

@@ -12,7 +12,7 @@ fn the_known_models_and_those_of_the_folder_are_listed() {
     for id in ["sdxl-inpainting", "sd15-inpainting", "tiny-sdxl-inpaint", "tiny-sd15-inpaint"] {
         assert!(list.lines().any(|line| line.starts_with(&format!("{id} "))), "{id} is not in\n{list}");
     }
-    let names = ["Stable Diffusion", "your own", "infill's own"];
+    let names = ["Stable Diffusion", "your own", "infill's own", "adapter of", "LoRA of"];
     let names = list.lines().map(|line| names.iter().find_map(|name| line.find(name)).unwrap());
     assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), 1, "not in columns:\n{list}");
     let json = place.infill(&["models", "list", "--models", &models, "--json"]).succeeded().stdout;
@@ -63,6 +63,45 @@ fn what_is_in_a_model_is_shown() {
         unet["parameters"].as_u64().unwrap() > 1000 && unet["bytes"]["F16"].as_u64().unwrap() > 1000,
         "{unet}"
     );
+}
+
+#[test]
+fn what_the_built_in_model_brings_is_listed_and_shown() {
+    if !infill_models::embedded::is_there() {
+        return;
+    }
+    let place = Place::new();
+    let json = place.infill(&["models", "list", "--json"]).succeeded().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    for (kind, id) in [("adapter", "infill-mini"), ("lora", "sticker")] {
+        let found = json.as_array().unwrap().iter().find(|one| one["kind"] == kind && one["id"] == id);
+        assert_eq!(found.unwrap()["embedded"], true, "{kind} {id} is not in {json}");
+    }
+    assert!(!place.path("home/.cache").exists(), "a list needs no files of the model");
+    let list = place.infill(&["models", "list"]).succeeded().stdout;
+    let line = list.lines().find(|line| line.starts_with("sticker ")).unwrap();
+    assert!(line.contains("LoRA of infill-mini") && line.ends_with("built in"), "{line}");
+
+    let shown = place.infill(&["models", "show", "infill-mini"]).succeeded().stdout;
+    assert!(shown.contains("\nadapters    infill-mini\nLoRAs       sticker\n"), "{shown}");
+    let shown = place.infill(&["models", "show", "infill-mini", "--json"]).succeeded().stdout;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["adapters"][0], &shown["loras"][0]), (&"infill-mini".into(), &"sticker".into()));
+}
+
+#[test]
+fn what_a_model_of_the_folder_brings_is_listed() {
+    let place = Place::new();
+    for folder in ["models/mine/loras", "models/mine/ip_adapter"] {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+    }
+    for file in ["model_index.json", "loras/ink.safetensors", "ip_adapter/eye.safetensors"] {
+        place.write(&format!("models/mine/{file}"), "{}");
+    }
+    let list = place.infill(&["models", "list", "--models", "models"]).succeeded().stdout;
+    for (id, name) in [("ink ", "LoRA of mine"), ("eye ", "adapter of mine")] {
+        assert!(list.lines().any(|line| line.starts_with(id) && line.contains(name)), "{list}");
+    }
 }
 
 #[test]

@@ -253,6 +253,14 @@ fn concepts_come_and_go() {
         let told = refused(&mut server, TOOL, &arguments(&concepts(id, 1.0)));
         assert!(parts.iter().all(|part| told.contains(part)), "{id}: {told}");
     }
+    // What the model brings is named too, each name once.
+    let own = room.models().join(SD15).join("loras");
+    fs::create_dir(&own).unwrap();
+    for name in ["ink.safetensors", "own.safetensors"] {
+        fs::copy(folder.join("ink.safetensors"), own.join(name)).unwrap();
+    }
+    let told = refused(&mut server, TOOL, &arguments(&concepts("smoke", 1.0)));
+    assert!(told.contains("allowed: a LoRA that is here (ink, own, other), or its path"), "{told}");
     assert!(server.finish().success());
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use infill_models::shelf::Shelf;
-use infill_models::{Checkpoint, Family, Summary, adapters, catalogue, inspect, places};
+use infill_models::{Checkpoint, Family, Summary, adapters, catalogue, embedded, inspect, places};
 use serde::Serialize;
 
 use crate::args::ModelsCommand;
@@ -38,6 +38,10 @@ struct Shown<'a> {
     scheduler: Option<&'a str>,
     digest: String,
     components: Vec<Part>,
+    /// The adapters that it brings, by name.
+    adapters: Vec<String>,
+    /// The LoRAs that it brings, by name.
+    loras: Vec<String>,
 }
 
 /// One network of a model.
@@ -83,7 +87,7 @@ pub(crate) fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// The known models, the other ones of the models folder, then what goes on top of them.
+/// The known models, the other ones of the models folder, what each of them brings, then what else goes on top of them.
 fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
     let known = catalogue::manifests()?;
     let mut others = Vec::new();
@@ -96,22 +100,56 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
         }
     }
     others.sort_by(|a, b| a.id.cmp(&b.id));
-    let known = known.into_iter().map(|manifest| Listed {
-        kind: "model",
-        embedded: manifest.is_embedded(),
-        // Asking for the folder of the embedded one would write it.
-        dir: if manifest.is_embedded() {
-            None
-        } else {
-            catalogue::locate(&manifest.id, models_dir).ok().map(|dir| path_text(&dir))
-        },
-        id: manifest.id,
-        name: Some(manifest.name),
-        repository: manifest.repository,
-        licence: Some(manifest.licence),
-        notes: Some(manifest.notes),
-    });
-    Ok(known.chain(others).chain(on_top(models_dir)).collect())
+    let known: Vec<Listed> = known
+        .into_iter()
+        .map(|manifest| Listed {
+            kind: "model",
+            embedded: manifest.is_embedded(),
+            // Asking for the folder of the embedded one would write it.
+            dir: if manifest.is_embedded() {
+                None
+            } else {
+                catalogue::locate(&manifest.id, models_dir).ok().map(|dir| path_text(&dir))
+            },
+            id: manifest.id,
+            name: Some(manifest.name),
+            repository: manifest.repository,
+            licence: Some(manifest.licence),
+            notes: Some(manifest.notes),
+        })
+        .collect();
+    let mut all = known;
+    all.append(&mut others);
+    let brought: Vec<Listed> = all.iter().flat_map(brought_by).collect();
+    Ok(all.into_iter().chain(brought).chain(on_top(models_dir)).collect())
+}
+
+/// What a model brings to go on top of itself.
+fn brought_by(model: &Listed) -> Vec<Listed> {
+    let named = |kind, what: &str, id: String| Listed {
+        name: Some(format!("{what} of {}", model.id)),
+        embedded: model.embedded,
+        ..Listed::named(kind, id)
+    };
+    if model.embedded {
+        let adapters = embedded::brings("ip_adapter").map(|id| named("adapter", "adapter", id.to_owned()));
+        let loras = embedded::brings(Shelf::Loras.folder()).map(|id| named("lora", "LoRA", id.to_owned()));
+        return adapters.chain(loras).collect();
+    }
+    let Some(dir) = model.dir.as_deref().map(Path::new) else { return Vec::new() };
+    let adapters = adapters::brought_by(dir)
+        .into_iter()
+        .map(|path| Listed { dir: Some(path_text(&path)), ..named("adapter", "adapter", stem(&path)) });
+    let loras = Shelf::Loras
+        .brought_by(dir)
+        .into_iter()
+        .map(|shelved| Listed { dir: Some(path_text(&shelved.path)), ..named("lora", "LoRA", shelved.id) });
+    adapters.chain(loras).collect()
+}
+
+/// The name of a file without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// What is on this machine to go on top of a model.
@@ -176,6 +214,8 @@ fn shown(checkpoint: &Checkpoint) -> Result<Shown<'_>> {
         scheduler: checkpoint.scheduler_config()?.get("_class_name").and_then(|class| class.as_str()),
         digest: checkpoint.digest()?,
         components: inspect(checkpoint)?.into_iter().map(part).collect(),
+        adapters: adapters::brought_by(checkpoint.dir()).iter().map(|path| stem(path)).collect(),
+        loras: Shelf::Loras.brought_by(checkpoint.dir()).into_iter().map(|shelved| shelved.id).collect(),
     })
 }
 
@@ -198,6 +238,11 @@ fn show_lines(shown: &Shown<'_>) -> String {
             part.bytes.values().sum::<u64>() as f64 / f64::from(1 << 20),
             formats.join("+"),
         ));
+    }
+    for (name, brought) in [("adapters", &shown.adapters), ("LoRAs", &shown.loras)] {
+        if !brought.is_empty() {
+            lines.push(format!("{name:<11} {}", brought.join(", ")));
+        }
     }
     lines.join("\n")
 }

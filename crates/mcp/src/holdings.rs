@@ -60,12 +60,13 @@ impl Holdings {
 
     /// A LoRA by its name in the model's own folder or in the models folder, or by a path under an allowed folder.
     pub(crate) fn concept(&self, id: &str, checkpoint: Option<&Checkpoint>) -> Result<LoraFile, Refusal> {
-        let refused =
-            |error: infill_models::Error| (show_text(id), format!("{}; {error}", self.concepts_here()));
+        let refused = |error: infill_models::Error| {
+            (show_text(id), format!("{}; {error}", self.concepts_here(checkpoint)))
+        };
         let absolute = Path::new(id).is_absolute();
         let own = checkpoint.map(Checkpoint::dir);
         let path = if absolute { Ok(id.into()) } else { Shelf::Loras.locate(id, own, self.models_dir()) };
-        let mut path: PathBuf = path.map_err(|_| (show_text(id), self.concepts_here()))?;
+        let mut path: PathBuf = path.map_err(|_| (show_text(id), self.concepts_here(checkpoint)))?;
         // A name is one of those that a model brings or that the user has put into the models folder, links among them.
         if absolute {
             path = self.folders.resolve(&path)?;
@@ -142,14 +143,20 @@ impl Holdings {
 
     /// The LoRAs that are here, those that a model brings first.
     pub(crate) fn concept_ids(&self, checkpoint: Option<&Checkpoint>) -> Vec<String> {
-        let own = checkpoint.map(|checkpoint| Shelf::Loras.list(Some(checkpoint.dir()))).unwrap_or_default();
-        let all = own.into_iter().chain(Shelf::Loras.list(self.models_dir()));
-        all.map(|shelved| shelved.id).collect()
+        let own = checkpoint.map(|checkpoint| Shelf::Loras.brought_by(checkpoint.dir())).unwrap_or_default();
+        let mut ids: Vec<String> = Vec::new();
+        for shelved in own.into_iter().chain(Shelf::Loras.list(self.models_dir())) {
+            // The model's own goes before another of its name.
+            if !ids.contains(&shelved.id) {
+                ids.push(shelved.id);
+            }
+        }
+        ids
     }
 
-    /// What a call can name as a concept.
-    pub(crate) fn concepts_here(&self) -> String {
-        let ids = self.concept_ids(None);
+    /// What a call can name as a concept of a model.
+    pub(crate) fn concepts_here(&self, checkpoint: Option<&Checkpoint>) -> String {
+        let ids = self.concept_ids(checkpoint);
         format!("a LoRA that is here ({}), or its path under an allowed folder", listed(&ids))
     }
 
