@@ -1,10 +1,14 @@
 //! What was typed: the command line as clap reads it, not yet checked against anything but its own form.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use infill_engine::request::{CLIP_SKIP, CROP_PADDING, FEATHER, PROMPT_LIMIT, SAMPLES, SIDES, STEPS};
 use infill_engine::scheduler::SchedulerKind;
 use serde_json::Value;
 
@@ -17,6 +21,9 @@ Exit codes:
   1    failed while running
   2    refused: a flag, a picture, a mask, a settings file or a model that can't be used
   130  cancelled (Ctrl-C)";
+
+/// Over the flags that say what is written: what is flattened before them has a heading of its own.
+const OUTPUT: &str = "Output";
 
 const INPAINT_NOTES: &str = "\
 The picture is a PNG with its recipe inside. Its path goes to standard output, everything else to standard error. A \
@@ -115,17 +122,17 @@ pub(crate) struct InpaintArgs {
     #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true)]
     pub(crate) seed: Option<u64>,
     /// Denoising steps, 1 to 150; the picture gets STEPS x STRENGTH of them [default: 30]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole(STEPS), allow_negative_numbers = true)]
     pub(crate) steps: Option<usize>,
     /// How much of the picture under the mask is noised away, above 0 and up to 1 [default: 0.75]
-    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = real("a number above 0, up to 1"), allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
     /// How strongly the prompt guides each step; up to 1 guidance is off and --negative does nothing [default: the
     /// model's own, else 6 for SDXL and 7.5 for SD 1.5]
-    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = real("a number from 0 to 100"), allow_negative_numbers = true)]
     pub(crate) guidance: Option<f64>,
     /// How far guidance keeps the unguided contrast, 0 to 1 [default: 0]
-    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = real("a number from 0 to 1"), allow_negative_numbers = true)]
     pub(crate) guidance_rescale: Option<f64>,
     /// diffusers' class name of the scheduler [default: the model's own]
     #[arg(long, value_name = "CLASS")]
@@ -139,10 +146,10 @@ pub(crate) struct InpaintArgs {
     #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) scheduler_options: Vec<(String, Value)>,
     /// Noise that DDIM and TCD add at each step, 0 to 1 [default: 0]
-    #[arg(long, value_name = "X", value_parser = real, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", value_parser = real("a number from 0 to 1"), allow_negative_numbers = true)]
     pub(crate) eta: Option<f64>,
     /// Cut longer prompts at 77 tokens, as diffusers does, and say what was cut [default: read them whole]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = prompt_limit, allow_negative_numbers = true)]
     pub(crate) prompt_limit: Option<usize>,
     /// How brackets are read: weighted, so that (word) and (word:1.3) count more and [word] less, or plain [default:
     /// weighted]
@@ -150,25 +157,25 @@ pub(crate) struct InpaintArgs {
     #[arg(value_parser = PossibleValuesParser::new(["weighted", "plain"]))]
     pub(crate) prompt_syntax: Option<String>,
     /// Last layers of the text encoders to leave out [default: 0]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole(CLIP_SKIP), allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<usize>,
     /// Width to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
-    #[arg(long, value_name = "N", value_parser = pixels, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = side, allow_negative_numbers = true)]
     pub(crate) width: Option<u32>,
     /// Height to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
-    #[arg(long, value_name = "N", value_parser = pixels, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = side, allow_negative_numbers = true)]
     pub(crate) height: Option<u32>,
     /// Work only on the mask's surroundings, this many pixels beyond it, the soft edge at least [default: the whole picture]
-    #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true)]
+    #[arg(long, value_name = "PX", value_parser = whole(CROP_PADDING), allow_negative_numbers = true)]
     pub(crate) crop_padding: Option<u32>,
     /// Pictures to make, from consecutive seeds, 1 to 128 [default: 1]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole(SAMPLES), allow_negative_numbers = true)]
     pub(crate) samples: Option<usize>,
     /// Give the model's whole picture, also outside the mask
     #[arg(long)]
     pub(crate) no_merge: bool,
     /// Width of the soft edge around the mask, in pixels [default: 0]
-    #[arg(long, value_name = "PX", value_parser = pixels, allow_negative_numbers = true, conflicts_with = "no_merge")]
+    #[arg(long, value_name = "PX", value_parser = whole(FEATHER), allow_negative_numbers = true, conflicts_with = "no_merge")]
     pub(crate) feather: Option<u32>,
     /// Bring the painted colours to those around the mask, so that no seam is seen
     #[arg(long, alias = "match-colors", conflicts_with = "no_merge")]
@@ -184,19 +191,19 @@ pub(crate) struct InpaintArgs {
     #[command(flatten)]
     pub(crate) concepts: ConceptArgs,
     /// Where the picture goes, a name ending in .png
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = OUTPUT)]
     pub(crate) out: PathBuf,
     /// Also write the picture before, the mask and the result side by side, to a name ending in .png
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = OUTPUT)]
     pub(crate) strip: Option<PathBuf>,
     /// Let --out and --strip replace IMAGE or MASK
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub(crate) force: bool,
     /// Print one JSON object on standard output instead of the paths
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub(crate) json: bool,
     /// No progress, no notes and no warnings on standard error
-    #[arg(long, short)]
+    #[arg(long, short, help_heading = OUTPUT)]
     pub(crate) quiet: bool,
 }
 
@@ -207,7 +214,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "PATH", default_value = "infill-demo.png")]
     pub(crate) out: PathBuf,
     /// Denoising steps of each picture, 1 to 150
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "30")]
+    #[arg(long, value_name = "N", value_parser = whole(STEPS), allow_negative_numbers = true, default_value = "30")]
     pub(crate) steps: usize,
     /// Any 64-bit number, also negative or hexadecimal (0x...)
     #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true, default_value = "1")]
@@ -272,7 +279,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// How long a call waits for its pictures before it is answered with the job, which goes on; 0: not at all
-    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u32).range(0..=604_800))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = wait_seconds, allow_negative_numbers = true)]
     pub(crate) wait_seconds: u32,
     /// Bring painted colours to those around the mask, so that no seam is seen
     #[arg(long, alias = "match-colors")]
@@ -375,26 +382,40 @@ fn seed(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A number of pixels; the range is the engine's to check.
-fn pixels(text: &str) -> Result<u32, String> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(n) if digits => Ok(n),
-        _ => Err("a whole number that is not negative".to_owned()),
+/// Digits that are a number of this type.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A whole number. Whether it lies within `range` is for whoever uses it to check; the refusal of what is none names it.
+fn whole<T: FromStr + Display + Clone + Send + Sync + 'static>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        digits(text).ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
     }
 }
 
-/// A count; the range is the engine's to check.
-fn count(text: &str) -> Result<usize, String> {
-    pixels(text).map(|n| n as usize)
+/// A side of the work picture; the range is the engine's to check.
+fn side(text: &str) -> Result<u32, String> {
+    digits(text).ok_or_else(|| format!("multiples of 8 from {} to {}", SIDES.start(), SIDES.end()))
 }
 
-/// A number that is not infinite and not NaN.
-fn real(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(x) if x.is_finite() => Ok(x),
-        _ => Err("a number such as 0.75".to_owned()),
-    }
+/// A limit in tokens; which one is the engine's to check.
+fn prompt_limit(text: &str) -> Result<usize, String> {
+    digits(text).ok_or_else(|| format!("{PROMPT_LIMIT}, or no limit: a longer prompt is then read in chunks"))
+}
+
+/// How long a call waits, in seconds.
+fn wait_seconds(text: &str) -> Result<u32, String> {
+    digits(text).filter(|seconds| WAIT_SECONDS.contains(seconds)).ok_or_else(|| {
+        format!("a whole number of seconds from {} to {}", WAIT_SECONDS.start(), WAIT_SECONDS.end())
+    })
+}
+
+/// A number that is not infinite and not NaN; the range is the engine's to check, and `allowed` names it.
+fn real(allowed: &'static str) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
+    move |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite()).ok_or_else(|| allowed.to_owned())
 }
 
 /// A key and its value: JSON where it is such, else a word.
@@ -408,6 +429,9 @@ fn key_value(text: &str) -> Result<(String, Value), String> {
     }
 }
 
+/// A week at most.
+const WAIT_SECONDS: RangeInclusive<u32> = 0..=604_800;
+
 /// The most values that `infill noise` draws: a batch of 64 latents of 4096x4096 pixels.
 const MOST_VALUES: usize = 1 << 26;
 
@@ -419,7 +443,7 @@ fn shape(text: &str) -> Result<Shape, String> {
         )
     };
     let dims: Vec<usize> =
-        text.split(',').map(|part| count(part.trim())).collect::<Result<_, _>>().map_err(|_| allowed())?;
+        text.split(',').map(|part| digits(part.trim())).collect::<Option<_>>().ok_or_else(allowed)?;
     let values = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
     match values {
         Some(n) if n > 0 && n <= MOST_VALUES => Ok(Shape(dims)),
@@ -463,8 +487,11 @@ mod tests {
 
     #[test]
     fn numbers_are_finite() {
+        let real = real("a number");
         assert_eq!(real("0.75"), Ok(0.75));
         assert!(real("nan").is_err() && real("inf").is_err() && real("").is_err());
-        assert!(count("+3").is_err() && count("4294967296").is_err());
+        let whole = whole(FEATHER);
+        assert_eq!(whole("+3").unwrap_err(), "a whole number from 0 to 512");
+        assert!(whole("4294967296").is_err() && whole("").is_err());
     }
 }

@@ -57,6 +57,11 @@ fn help_names_every_flag_and_the_exit_codes() {
     ] {
         assert!(help.stdout.contains(flag), "{flag} is not in\n{}", help.stdout);
     }
+    let (before, output) = help.stdout.split_once("\nOutput:\n").unwrap();
+    for flag in ["--out <PATH>", "--strip <PATH>", "--force", "--json", "-q, --quiet"] {
+        let names = |text: &str| text.lines().any(|line| line.trim_start().starts_with(flag));
+        assert!(names(output) && !names(before), "{flag}: {}", help.stdout);
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn values_out_of_range() {
     for (flag, value, allowed) in [
         ("--steps", "0", "1"),
         ("--steps", "151", "150"),
-        ("--steps", "-1", "whole number"),
+        ("--steps", "-1", "a whole number from 1 to 150"),
         ("--steps", "3.5", "whole number"),
         ("--strength", "0", "above 0"),
         ("--strength", "2", "1"),
@@ -58,6 +58,12 @@ fn values_out_of_range() {
         ("--samples", "0", "1"),
         ("--samples", "129", "128"),
         ("--feather", "100000", "0"),
+        ("--feather", "-1", "a whole number from 0 to 512"),
+        ("--samples", "many", "a whole number from 1 to 128"),
+        ("--width", "wide", "multiples of 8 from 64 to 4096"),
+        ("--strength", "half", "above 0, up to 1"),
+        ("--guidance", "x", "0 to 100"),
+        ("--prompt-limit", "x", "77"),
         ("--clip-skip", "99", "0"),
         ("--crop-padding", "-4", "whole number"),
         ("--seed", "18446744073709551616", "whole number"),
@@ -67,6 +73,15 @@ fn values_out_of_range() {
         ("--noise-rule", "numpy", "torch-2.11"),
     ] {
         refuse(&place, &[(flag, value)]).refused(2, &[&format!("{flag} is "), value, "allowed: ", allowed]);
+    }
+}
+
+#[test]
+fn how_long_a_call_waits_is_refused_with_the_range() {
+    for value in ["x", "-1", "604801", "99999999999"] {
+        let run = Place::new().infill(&["serve", "--wait-seconds", value]);
+        let allowed = "allowed: a whole number of seconds from 0 to 604800";
+        run.refused(2, &[&format!("--wait-seconds is \"{value}\"; "), allowed]);
     }
 }
 
