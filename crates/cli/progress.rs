@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use infill_engine::cost::Costs;
 use infill_engine::pipeline::Progress;
 use serde::Serialize;
 
@@ -15,6 +16,9 @@ pub(crate) struct Seconds {
     pub(crate) decode: f64,
     pub(crate) total: f64,
 }
+
+/// The bar counts in parts of a step: decoding takes no whole number of them.
+const PARTS: f64 = 100.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -34,6 +38,8 @@ pub(crate) struct Watch {
     seconds: Seconds,
     /// Steps of one picture.
     steps: usize,
+    /// A picture's decoding, in steps.
+    decoding: f64,
     /// Stands before each message.
     about: String,
 }
@@ -53,6 +59,7 @@ impl Watch {
             stage_begun: now,
             seconds: Seconds::default(),
             steps: 0,
+            decoding: Costs::default().decoding,
             about: String::new(),
         }
     }
@@ -60,6 +67,17 @@ impl Watch {
     /// A handle to the bar, for whoever has to clear it.
     pub(crate) fn bar(&self) -> ProgressBar {
         self.bar.clone()
+    }
+
+    /// How long decoding takes beside a step.
+    pub(crate) fn weigh(&mut self, costs: Costs) {
+        self.decoding = costs.decoding;
+    }
+
+    /// Where the bar stands before a step of a picture; its length where that is the first after all pictures.
+    fn place(&self, sample: usize, step: usize) -> u64 {
+        let done = sample as f64 * (self.steps as f64 + self.decoding) + step as f64;
+        (done * PARTS) as u64
     }
 
     /// What the following stages are about, to stand before each message.
@@ -82,22 +100,22 @@ impl Watch {
                 self.say(&format!("painting{}, step {}/{steps}", which(sample, samples), step + 1));
                 if self.enter(Stage::Denoise) {
                     self.steps = steps;
-                    self.bar.set_length((samples * steps) as u64);
+                    self.bar.set_length(self.place(samples, 0));
                     if sample == 0 && step == 0 {
                         // What came before tells nothing of the steps' pace, and neither does no step at all.
                         self.bar.reset_eta();
                         self.bar.set_style(steps_style("{elapsed}"));
                     }
                 }
-                if sample * steps + step == 1 {
+                if sample == 0 && step == 1 {
                     self.bar.set_style(steps_style("{elapsed}, {eta} left"));
                 }
-                self.bar.set_position((sample * steps + step) as u64);
+                self.bar.set_position(self.place(sample, step));
             }
             Progress::Decoding { sample, samples } => {
                 self.enter(Stage::Decode);
                 self.say(&format!("decoding{}", which(sample, samples)));
-                self.bar.set_position(((sample + 1) * self.steps) as u64);
+                self.bar.set_position(self.place(sample, self.steps));
             }
         }
     }
@@ -173,6 +191,19 @@ fn which(sample: usize, samples: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bar_is_not_full_while_a_picture_is_decoded() {
+        let mut watch = Watch::start(true);
+        watch.weigh(Costs { encoding: 6.0, decoding: 6.0 });
+        for (sample, expected) in [(0, 200), (1, 1000)] {
+            for step in 0..2 {
+                watch.see(Progress::Step { sample, samples: 2, step, steps: 2 });
+            }
+            watch.see(Progress::Decoding { sample, samples: 2 });
+            assert_eq!((watch.bar.position(), watch.bar.length()), (expected, Some(1600)));
+        }
+    }
 
     #[test]
     fn every_second_belongs_to_one_stage() {

@@ -123,6 +123,7 @@ fn progress_is_told_at_every_step() {
     assert!(told.iter().all(|t| t["progressToken"] == "p"));
     let values: Vec<f64> = told.iter().map(|t| t["progress"].as_f64().unwrap()).collect();
     assert!(values.windows(2).all(|pair| pair[0] < pair[1]), "{values:?}");
+    assert!(told.iter().all(|t| t["total"] == 100.0), "the total is the same from the first word: {told:?}");
     for message in ["picture 1 of 2: step 1 of", "picture 1 of 2: decoding", "picture 2 of 2: step 3 of"] {
         assert!(
             told.iter().any(|t| t["message"].as_str().unwrap().starts_with(message)),

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use infill_engine::VaeTileSize;
+use infill_engine::cost::Costs;
 use infill_engine::additions::Additions;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::sheet::Tile;
@@ -192,6 +193,7 @@ impl Job {
         warnings.extend(pipeline.warnings(&self.request)?);
         if !self.quiet {
             // Before the painting, which may take hours and be stopped for what they say.
+        watch.weigh(Costs::of(&self.checkpoint));
             bar.suspend(|| warnings.iter().for_each(|warning| stderr::line(&format!("warning: {warning}"))));
         }
 
@@ -215,6 +217,10 @@ impl Job {
             }
             if failure.is_some() { Err(infill_engine::Error::Cancelled) } else { Ok(()) }
         });
+                    if painted.index + 1 == self.request.params().samples {
+                        // What is painted is painted: no bar comes back below the last path.
+                        bar.finish_and_clear();
+                    }
         match failure {
             Some(failure) => return Err(failure),
             None => outcome.map_err(Failure::running)?,

@@ -9,6 +9,7 @@
 //! randomness comes from [`noise`], drawn on the host, so that a seed means the same on every device.
 
 pub mod additions;
+pub mod cost;
 pub mod device;
 mod error;
 pub mod geometry;

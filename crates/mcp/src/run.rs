@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
+use infill_engine::cost::Costs;
 use infill_engine::image::Picture;
 use infill_engine::pipeline::{Painted, Preview, Progress};
 use infill_engine::worker::{self, panic_text};
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use crate::desk::{Ticket, Told, Turn};
 use crate::order::Order;
 use crate::prepare::Prepared;
-use crate::progress::Stage;
+use crate::progress::{Course, Stage};
 use crate::studio::Studio;
 
 /// Events that the worker may be ahead of the store: finished pictures are among them.
@@ -145,6 +146,13 @@ impl Run<'_> {
     /// Hands the job to the worker, stores what comes and tells how far it is.
     fn paint(&self, prepared: Prepared) -> End {
         let Prepared { inpaint, checkpoint, request, additions, .. } = prepared;
+        let course = Course {
+            samples: self.order.samples(),
+            before: self.first,
+            steps: request.steps_after_strength(),
+            costs: Costs::of(&checkpoint),
+        };
+        let mut stage = Stage::waiting();
         let (sender, events) = sync_channel(AHEAD);
         let (ticket, closing) = (self.ticket.clone(), self.studio.desk.closing());
         // A wish to stop that comes after the last picture is done stops nothing.
@@ -158,12 +166,11 @@ impl Run<'_> {
         if let Err(error) = self.studio.engine.submit(job) {
             return End::Failed(error.to_string());
         }
-        let mut stage = Stage::waiting();
         for event in events {
             let kept = match event {
                 worker::Event::Progress(progress) => {
                     let progress = self.among_all(progress);
-                    stage = Stage::of(progress, &stage);
+                    stage = course.at(progress);
                     self.note(progress, &stage)
                 }
                 worker::Event::Preview(preview) => {
