@@ -433,3 +433,21 @@ fn without_the_flag_no_socket_is_opened_and_with_it_only_its_own() {
     assert!(!sockets.is_empty());
     assert!(sockets.iter().all(|(local, _)| local == &format!("0100007F{own}")), "{sockets:?}");
 }
+
+#[test]
+fn the_log_tells_how_long_the_whole_answer_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Http::start(dir.path());
+    let given = arguments(&json!({"width": 256, "height": 256, "numInferenceSteps": 8, "strength": 1}));
+    let told = server.request(NEWEST, None, "tools/call", &call(&given));
+    let said = text(&told.last().unwrap()["result"]);
+    // "... seed 7, 1.23 s."
+    let seconds = said.lines().next().unwrap().strip_suffix(" s.").unwrap().rsplit(' ').next().unwrap();
+    let least = (seconds.parse::<f64>().unwrap() * 1000.0) as u64;
+    assert!(least > 20, "{said}");
+    eventually("the call is logged with the time it took", || {
+        let log = server.log.lock().unwrap();
+        let times = log.lines().filter_map(|line| line.split_once("milliseconds=")?.1.trim().parse().ok());
+        times.max().is_some_and(|longest: u64| longest + 10 >= least)
+    });
+}

@@ -5,6 +5,7 @@
 
 mod body;
 mod guard;
+mod line;
 mod metrics;
 mod options;
 mod page;

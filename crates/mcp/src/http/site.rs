@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::body::{Fault, Found, MOST_BYTES, Watched};
 use super::guard::{Guard, Refusal};
+use super::line::{Line, Logged};
 use super::metrics::Metrics;
 use super::page;
 use crate::arguments::bounded;
@@ -87,10 +88,9 @@ impl Site {
         secure(answer.headers_mut());
         let status = answer.status().as_u16();
         self.metrics.count(route.name(), status);
-        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let path: String = uri.path().chars().take(80).collect();
-        tracing::info!(%method, path, status, milliseconds, "answered");
-        answer
+        let line = Line { method, path, status, began };
+        answer.map(|body| Logged { body, _line: line }.boxed())
     }
 
     async fn admitted(&self, route: Route<'_>, request: Request<Incoming>) -> Answer {
