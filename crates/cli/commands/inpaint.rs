@@ -26,8 +26,7 @@ use crate::output::Output;
 use crate::progress::{Seconds, Watch};
 use crate::report::{self, Image, Model, PictureRecipe, Recipe, Report};
 use crate::settings::Settings;
-use crate::strip::strip;
-use crate::{cancel, pictures, stderr, stdout};
+use crate::{cancel, pictures, stderr, stdout, strip};
 
 /// A run, ready to begin.
 struct Job {
@@ -207,8 +206,7 @@ impl Job {
                         bar.suspend(|| stdout::line(&image.path)).unwrap_or_else(|e| failure = Some(e));
                     }
                     if self.strip.is_some() {
-                        let caption =
-                            format!("after: {}, seed {}", self.request.params().prompt, painted.seed);
+                        let caption = strip::caption(&self.request.params().prompt, painted.seed);
                         after.push(Tile { caption, pixels: painted.picture.to_rgb8() });
                     }
                     images.push(image);
@@ -252,7 +250,7 @@ fn write(output: &Output, recipe: &Recipe, painted: &Painted) -> Result<Image> {
 
 /// Writes the pictures of a run side by side.
 fn write_strip(output: &Output, params: &InpaintParams, after: Vec<Tile>) -> Result<String> {
-    let bytes = strip(params, after).encode_png(None)?;
+    let bytes = strip::strip(params, after).encode_png(None)?;
     output.write(0, &bytes).map(report::path_text)
 }
 

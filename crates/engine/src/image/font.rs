@@ -25,9 +25,41 @@ pub(super) fn write(image: &mut RgbImage, text: &str, x: u32, y: u32, scale: u32
     }
 }
 
-/// The words of `text` in as many as `most` lines of `width` characters; where that is not enough, the last ends in dots.
+/// The words of `text` in as many as `most` lines of `width` characters. Where that is not enough, dots stand for the end
+/// of what comes before the last comma: what a caption ends with, such as a seed, is kept. Where not even that is enough,
+/// the last line ends in dots.
 pub(super) fn lines(text: &str, width: u32, most: usize) -> Vec<String> {
     let width = width as usize;
+    let fits =
+        |lines: &Vec<String>| lines.len() <= most && lines.iter().all(|line| line.chars().count() <= width);
+    let whole = wrapped(text, width);
+    if fits(&whole) {
+        return whole;
+    }
+    if let Some((before, end)) = text.rsplit_once(", ") {
+        let before: Vec<char> = before.chars().take(width * most).collect();
+        let cut = (1..before.len()).rev().map(|length| {
+            let kept: String = before[..length].iter().collect();
+            wrapped(&format!("{}.., {end}", kept.trim_end_matches([' ', ',', '.'])), width)
+        });
+        if let Some(lines) = cut.into_iter().find(fits) {
+            return lines;
+        }
+    }
+    let mut lines = whole;
+    let cut = lines.len() > most;
+    lines.truncate(most);
+    let last = lines.len().saturating_sub(1);
+    for (number, line) in lines.iter_mut().enumerate() {
+        if line.chars().count() > width || (cut && number == last) {
+            *line = line.chars().take(width.saturating_sub(2)).chain("..".chars()).take(width).collect();
+        }
+    }
+    lines
+}
+
+/// The words of `text` in lines of `width` characters; a longer word has a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         let length = |line: &String| line.chars().count() + 1 + word.chars().count();
@@ -37,14 +69,6 @@ pub(super) fn lines(text: &str, width: u32, most: usize) -> Vec<String> {
                 line.push_str(word);
             }
             None => lines.push(word.to_owned()),
-        }
-    }
-    let cut = lines.len() > most;
-    lines.truncate(most);
-    let last = lines.len().saturating_sub(1);
-    for (number, line) in lines.iter_mut().enumerate() {
-        if line.chars().count() > width || (cut && number == last) {
-            *line = line.chars().take(width.saturating_sub(2)).chain("..".chars()).take(width).collect();
         }
     }
     lines

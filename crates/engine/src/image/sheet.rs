@@ -10,6 +10,9 @@ pub const LARGEST_TILE: u32 = 1024;
 
 const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
 const INK: Rgb<u8> = Rgb([36, 36, 38]);
+const FRAME: Rgb<u8> = Rgb([176, 176, 178]);
+/// What is at least this light at its edge gets a frame.
+const LIGHT: u8 = 232;
 /// Smaller pictures are enlarged by a whole number, as long as they stay within this side.
 const SMALL_TILE: u32 = 256;
 /// The most lines of a caption.
@@ -34,7 +37,8 @@ pub struct Row {
 /// One picture of a row.
 #[derive(Debug, Clone)]
 pub struct Tile {
-    /// Stands below the picture, over as many as two lines; what is left is cut.
+    /// Stands below the picture, over as many as two lines; where that is not enough, what comes before its last comma is
+    /// cut.
     pub caption: String,
     /// The picture, shown pixel by pixel where it is no larger than [`LARGEST_TILE`]; where all are small, each pixel as
     /// a square of several.
@@ -77,6 +81,9 @@ impl Sheet {
             y += title;
             let mut x = gap;
             for (pixels, caption) in pixels {
+                if fades_into_the_paper(pixels) {
+                    frame(&mut sheet, (x, y), pixels.dimensions());
+                }
                 imageops::replace(&mut sheet, pixels, i64::from(x), i64::from(y));
                 let lines = font::lines(caption, column / (font::ADVANCE * scale), LINES);
                 let mut below = y + height + gap / 2;
@@ -89,6 +96,31 @@ impl Sheet {
             y += height + captions + gap;
         }
         Picture::from_rgb8(sheet)
+    }
+}
+
+/// Whether the edge of a picture can hardly be told from the sheet.
+fn fades_into_the_paper(pixels: &RgbImage) -> bool {
+    let (width, height) = pixels.dimensions();
+    let light = |x: u32, y: u32| pixels.get_pixel(x, y).0.iter().all(|&value| value >= LIGHT);
+    (0..width).any(|x| light(x, 0) || light(x, height - 1))
+        || (0..height).any(|y| light(0, y) || light(width - 1, y))
+}
+
+/// A thin line around a picture of this size at this place.
+fn frame(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32)) {
+    let mut dot = |x: u32, y: u32| {
+        if let Some(pixel) = sheet.get_pixel_mut_checked(x, y) {
+            *pixel = FRAME;
+        }
+    };
+    for x in x - 1..=x + width {
+        dot(x, y - 1);
+        dot(x, y + height);
+    }
+    for y in y..y + height {
+        dot(x - 1, y);
+        dot(x + width, y);
     }
 }
 
@@ -138,6 +170,34 @@ mod tests {
         let sheet = Sheet { rows: vec![row] }.draw().to_rgb8();
         assert_eq!(sheet.width(), 6 + 2 * (200 + 6));
         assert_eq!(sheet.get_pixel(6 + 199, 6 + 127).0, [99, 63, 7]);
+    }
+
+    #[test]
+    fn a_caption_that_is_cut_keeps_its_end() {
+        let shown = |caption: &str| font::lines(caption, 20, LINES).join("|");
+        assert_eq!(shown("a cat, seed 1"), "a cat, seed 1");
+        assert_eq!(shown("after: a small cat, seed 1"), "after: a small cat,|seed 1");
+        let long = "after: a small cat on a wall in the evening sun, seed 18446744073709551615";
+        assert_eq!(shown(long), "after: a sma.., seed|18446744073709551615");
+        assert_eq!(
+            shown(&format!("{}, seed 7", "x".repeat(10_000))),
+            format!("{}..,|seed 7", "x".repeat(17))
+        );
+        assert_eq!(shown(&"word ".repeat(9)), "word word word word|word word word wor..");
+    }
+
+    #[test]
+    fn white_pictures_are_framed_and_others_are_not() {
+        let corner = |grey: u8| {
+            let pixels = RgbImage::from_pixel(140, 130, Rgb([grey; 3]));
+            let row = Row { title: String::new(), tiles: vec![Tile { caption: String::new(), pixels }] };
+            let sheet = Sheet { rows: vec![row] }.draw().to_rgb8();
+            assert_eq!(sheet.get_pixel(6, 6).0, [grey; 3]);
+            let around = [(5, 5), (146, 136), (5, 60), (70, 136)].map(|(x, y)| *sheet.get_pixel(x, y));
+            assert!(around.iter().all(|pixel| *pixel == around[0]), "{around:?}");
+            around[0]
+        };
+        assert_eq!((corner(255), corner(0)), (FRAME, PAPER));
     }
 
     #[test]
