@@ -63,7 +63,12 @@ impl<'a> Parser<'a> {
             }
             ')' => {
                 match self.round.pop() {
-                    Some((first, _)) => self.weigh(first, FACTOR),
+                    Some((first, open)) => {
+                        self.weigh(first, FACTOR);
+                        if let Some(colon) = notes::weight_without_number(&text[open + 1..at]) {
+                            self.note(Noted::NoNumber, open + 1 + colon..at + 1);
+                        }
+                    }
                     None => self.text(&rest[..1], at),
                 }
                 1
@@ -105,9 +110,8 @@ impl<'a> Parser<'a> {
                 self.weigh(first, weight);
                 length
             }
-            // `(oh:...)`
+            // `(oh:...)`, which is noted where the bracket closes.
             Err(_) => {
-                self.note(Noted::NoNumber, at..at + length);
                 self.text(&rest[..1], at);
                 1
             }
@@ -283,6 +287,12 @@ mod tests {
         assert_eq!(notes("a [cat|dog]"), [(Noted::Editing, "[cat|dog]".into())]);
         assert_eq!(notes("a :( b"), [(Noted::NeverClosed, "( b".into())]);
         assert_eq!(notes("(a:1.2.3) b"), [(Noted::NoNumber, ":1.2.3)".into())]);
+        assert_eq!(notes("((oh:x)) b"), [(Noted::NoNumber, ":x)".into())]);
+        assert_eq!(
+            notes("(oh: 1,3)(a:)"),
+            [(Noted::NoNumber, ": 1,3)".into()), (Noted::NoNumber, ":)".into())]
+        );
+        assert_eq!(notes("(style: dark red) (a (b:1.2)) (see: (c))"), []);
         assert_eq!(notes("cat AND dog"), [(Noted::And, "AND".into())]);
         assert_eq!(notes("x <lora:a:1> y"), [(Noted::ExtraNetwork, "<lora:a:1>".into())]);
     }

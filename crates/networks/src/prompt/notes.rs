@@ -16,7 +16,7 @@ pub struct Note {
 pub enum Noted {
     /// An opening bracket without its closing one: it weighs everything after it.
     NeverClosed,
-    /// `(word:1.2.3)`: a weight that is no number, and so text.
+    /// `(word:1.2.3)`, `(word:x)`: a weight that is no number, and so text.
     NoNumber,
     /// `[cat:dog:0.5]` or `[cat|dog]`: elsewhere the words change during a run; here they are words like others.
     Editing,
@@ -30,6 +30,14 @@ pub enum Noted {
 pub(super) fn is_editing(inside: &str) -> bool {
     let when = inside.rsplit_once(':').map(|(_, when)| when.trim());
     inside.contains('|') || when.is_some_and(|when| when.parse::<f64>().is_ok())
+}
+
+/// Where the colon is of a text inside round brackets that ends like a weight, in one word, and has no number there.
+pub(super) fn weight_without_number(inside: &str) -> Option<usize> {
+    let colon = inside.rfind(':')?;
+    let weight = inside[colon + 1..].trim();
+    let is_word = !weight.contains(|c: char| c.is_whitespace() || "()[]".contains(c));
+    is_word.then_some(colon)
 }
 
 /// What is neither text nor emphasis elsewhere.
