@@ -172,6 +172,14 @@ fn every_fault_is_one_sentence_and_nothing_is_kept() {
             json!({"modelId": "tiny-sdxl-inpaint", "height": 512}),
             "width is 64; allowed: a multiple of 8 from 512 to 2048",
         ),
+        (
+            json!({"modelId": "tiny-sdxl-inpaint", "width": 100, "height": 512}),
+            "width is 100; allowed: a multiple of 8 from 512 to 2048 for an SDXL model",
+        ),
+        (
+            json!({"image": "init.png"}),
+            "image is \"init.png\"; allowed: an asset id, a file:// URL, an absolute path, or",
+        ),
         (json!({"strength": 0.01}), "strength is 0.01"),
         (
             json!({"concepts": [{"modelId": "x", "scale": 1}]}),

@@ -328,9 +328,10 @@ fn width_and_height_are_the_size_that_is_worked_at() {
         let note = bench.note(&json!({"width": 64}));
         assert!(note.contains("150x106 pixels and was squeezed to 64x64"), "{note}");
         for name in ["width", "height"] {
-            for (side, allowed) in
-                [(68, "a multiple of 8 from 64 to 2048"), (1032, "a multiple of 8 from 64 to 1024 for")]
-            {
+            for (side, allowed) in [
+                (68, "a multiple of 8 from 64 to 1024 for an SD 1.5"),
+                (1032, "a multiple of 8 from 64 to 1024 for"),
+            ] {
                 let told = bench.refusal(&json!({ name: side }));
                 assert!(told.starts_with(&format!("{name} is {side}; allowed: {allowed}")), "{told}");
             }

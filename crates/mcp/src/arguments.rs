@@ -105,11 +105,22 @@ impl<'a> Arguments<'a> {
 
     /// A whole number within a range, a multiple of `step`; `2.0` is whole.
     pub(crate) fn whole(&mut self, name: &str, range: &RangeInclusive<u32>, step: u32) -> Option<u32> {
+        self.whole_of(name, range, step, "")
+    }
+
+    /// As [`Arguments::whole`]; `whose` stands behind the range in a refusal.
+    pub(crate) fn whole_of(
+        &mut self,
+        name: &str,
+        range: &RangeInclusive<u32>,
+        step: u32,
+        whose: &str,
+    ) -> Option<u32> {
         let kind = match step {
             1 => "a whole number".to_owned(),
             _ => format!("a multiple of {step}"),
         };
-        let allowed = format!("{kind} from {} to {}", range.start(), range.end());
+        let allowed = format!("{kind} from {} to {}{whose}", range.start(), range.end());
         let value = self.typed(name, Value::as_f64, &allowed)?;
         let whole = value as u32;
         if f64::from(whole) == value && range.contains(&whole) && whole.is_multiple_of(step) {

@@ -40,8 +40,9 @@ pub(crate) enum Source {
 
 impl Source {
     /// What a picture may be.
-    pub(crate) const ALLOWED: &str =
-        "an asset id, a file:// URL, or a data URL of a PNG, JPEG or WebP picture in base64";
+    pub(crate) const ALLOWED: &str = "an asset id, a file:// URL, an absolute path, or a data URL of a PNG, JPEG or WebP picture in base64";
+    /// What a picture may be where a model has to repeat it.
+    pub(crate) const SHORT: &str = "an asset id, a file:// URL or an absolute path";
 
     /// Reads a picture parameter.
     pub(crate) fn read(text: &str) -> std::result::Result<Self, Refusal> {

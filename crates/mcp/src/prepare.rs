@@ -16,7 +16,7 @@ use crate::Ways;
 use crate::arguments::show_text;
 use crate::inference::Inputs;
 use crate::pictures::Source;
-use crate::sizes::{other_proportions, side_faults, sides};
+use crate::sizes::{other_proportions, sides};
 use crate::studio::Studio;
 use crate::tools::Kind;
 use crate::tools::inpaint::Inpaint;
@@ -89,16 +89,13 @@ impl Studio {
         given: &Map<String, Value>,
         ways: Ways,
     ) -> std::result::Result<Prepared, Vec<String>> {
-        let (mut inpaint, mut faults) = Inpaint::read(kind, given);
-        let checkpoint = inpaint.model_id.as_deref().and_then(|id| {
-            self.holdings
-                .checkpoint(id)
-                .map_err(|(value, allowed)| faults.push(fault("modelId", &value, &allowed)))
-                .ok()
+        // The model first: it says which sizes are allowed.
+        let named = given.get("modelId").and_then(Value::as_str).map(|id| self.holdings.checkpoint(id));
+        let family = named.as_ref().and_then(|found| found.as_ref().ok()).map(Checkpoint::family);
+        let (mut inpaint, mut faults) = Inpaint::read(kind, given, family);
+        let checkpoint = named.and_then(|found| {
+            found.map_err(|(value, allowed)| faults.push(fault("modelId", &value, &allowed))).ok()
         });
-        if let Some(checkpoint) = &checkpoint {
-            faults.extend(side_faults(&inpaint, checkpoint.family()));
-        }
         let image = inpaint
             .image
             .take()

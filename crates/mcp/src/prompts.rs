@@ -255,10 +255,10 @@ fn picture_refusal(text: &str) -> Option<(String, String)> {
     match Source::read(text) {
         Ok(Source::Asset(_) | Source::File(_)) => None,
         Ok(Source::Data(_)) => {
-            let allowed = "an asset id, a file:// URL or a path; a model can't repeat a data URL";
-            Some((show_text(text), allowed.into()))
+            let allowed = format!("{}; a model can't repeat a data URL", Source::SHORT);
+            Some((show_text(text), allowed))
         }
-        Err(refusal) => Some(refusal),
+        Err((value, allowed)) => Some((value, allowed.replace(Source::ALLOWED, Source::SHORT))),
     }
 }
 
@@ -369,7 +369,7 @@ mod tests {
                     .find(|kind| message.contains(&format!("{} ", kind.name())))
                     .unwrap();
                 assert_eq!(kind == Kind::InpaintIpAdapter, recipe == Recipe::Match);
-                let (inpaint, faults) = Inpaint::read(kind, &call);
+                let (inpaint, faults) = Inpaint::read(kind, &call, None);
                 assert!(
                     faults.is_empty() && inpaint.warnings.is_empty(),
                     "{faults:?} {:?}",
@@ -388,7 +388,10 @@ mod tests {
     #[test]
     fn a_picture_is_no_data_url() {
         assert!(picture_refusal("data:image/png;base64,AAEC").unwrap().1.contains("asset id"));
-        assert!(picture_refusal("cat.png").is_some());
+        for text in ["cat.png", "http:cat.png"] {
+            let allowed = picture_refusal(text).unwrap().1;
+            assert!(allowed.starts_with(Source::SHORT) && !allowed.contains("data URL"), "{allowed}");
+        }
         assert_eq!(picture_refusal(ASSET), None);
         assert_eq!(picture_refusal("file:///a.png"), None);
     }

@@ -5,27 +5,12 @@ use std::ops::RangeInclusive;
 use infill_engine::geometry::Size;
 use infill_models::Family;
 
-use crate::prepare::fault;
-use crate::tools::inpaint::Inpaint;
-
 /// The tool's own range of width and height, narrower than the engine's, and the kind of model that has it.
 pub(crate) fn sides(family: Family) -> (RangeInclusive<u32>, &'static str) {
     match family {
         Family::StableDiffusion => (64..=1024, "an SD 1.5 model"),
         Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => (512..=2048, "an SDXL model"),
     }
-}
-
-pub(crate) fn side_faults(inpaint: &Inpaint, family: Family) -> Vec<String> {
-    let (range, kind) = sides(family);
-    [("width", inpaint.width), ("height", inpaint.height)]
-        .into_iter()
-        .filter_map(|(name, side)| side.filter(|side| !range.contains(side)).map(|side| (name, side)))
-        .map(|(name, side)| {
-            let allowed = format!("a multiple of 8 from {} to {} for {kind}", range.start(), range.end());
-            fault(name, &side.to_string(), &allowed)
-        })
-        .collect()
 }
 
 pub(crate) fn other_proportions(picture: Size, work: Size) -> Option<String> {

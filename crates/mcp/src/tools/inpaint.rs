@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use infill_engine::noise::random_seed;
 use infill_engine::request::PROMPT_CHARACTERS;
+use infill_models::Family;
 use infill_store::AssetId;
 use serde_json::{Map, Value};
 
@@ -14,6 +15,7 @@ use super::concepts::{self, ConceptArgument};
 use super::references::{self, References};
 use crate::arguments::{Arguments, show_text};
 use crate::pictures::Source;
+use crate::sizes::sides;
 
 /// How far a picture may be changed.
 pub(super) const STRENGTH: RangeInclusive<f64> = 0.01..=1.0;
@@ -67,8 +69,17 @@ pub(crate) struct Inpaint {
 }
 
 impl Inpaint {
-    /// Reads the arguments of a tool; the second part is everything that is wrong with them.
-    pub(crate) fn read(kind: Kind, given: &Map<String, Value>) -> (Self, Vec<String>) {
+    /// Reads the arguments of a tool; the second part is everything that is wrong with them. A family has sides of its
+    /// own.
+    pub(crate) fn read(
+        kind: Kind,
+        given: &Map<String, Value>,
+        family: Option<Family>,
+    ) -> (Self, Vec<String>) {
+        let (side, whose) = match family.map(sides) {
+            Some((range, kind)) => (range, format!(" for {kind}")),
+            None => (SIDES, String::new()),
+        };
         let mut from = Arguments::new(given, kind.input_schema());
         let mut warnings = Vec::new();
         let image = picture(&mut from, &mut warnings, "image", "imageId");
@@ -129,8 +140,8 @@ impl Inpaint {
             guidance: from.number("guidance", &GUIDANCE),
             steps: from.whole("numInferenceSteps", &STEPS, 1).unwrap_or(30),
             samples: from.whole("numSamples", &SAMPLES, 1).unwrap_or(4),
-            width: from.whole("width", &SIDES, 8),
-            height: from.whole("height", &SIDES, 8),
+            width: from.whole_of("width", &side, 8, &whose),
+            height: from.whole_of("height", &side, 8, &whose),
             scheduler: from.choice("scheduler").map(str::to_owned),
             merge: !from.flag("disableMerging").unwrap_or(false),
             hide_results: from.flag("hideResults").unwrap_or(false),

@@ -16,7 +16,7 @@ const OTHER: &str = "asset_AAAAAAAAAAAAAAAAAAAAAA";
 fn read_with(kind: Kind, change: &Value) -> (Inpaint, Vec<String>) {
     let mut given = json!({"modelId": "sd-1.5", "prompt": "a cat", "image": ASSET, "mask": ASSET});
     given.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-    Inpaint::read(kind, given.as_object().unwrap())
+    Inpaint::read(kind, given.as_object().unwrap(), None)
 }
 
 fn read(change: &Value) -> (Inpaint, Vec<String>) {
@@ -171,7 +171,7 @@ fn what_only_flux_models_have_is_refused_unless_it_is_harmless() {
 
 #[test]
 fn what_is_required_is_asked_for() {
-    let (_, faults) = Inpaint::read(Kind::Inpaint, &Map::new());
+    let (_, faults) = Inpaint::read(Kind::Inpaint, &Map::new(), None);
     for name in ["modelId", "prompt", "image", "mask"] {
         assert!(faults.iter().any(|f| f.starts_with(&format!("{name} is missing"))), "{faults:?}");
     }
@@ -186,7 +186,7 @@ fn the_new_names_win_over_the_deprecated_ones() {
     }
     assert_eq!(inpaint.warnings.len(), 2);
     let given = json!({"modelId": "m", "prompt": "", "imageId": OTHER, "maskId": ASSET});
-    let (inpaint, faults) = Inpaint::read(Kind::Inpaint, given.as_object().unwrap());
+    let (inpaint, faults) = Inpaint::read(Kind::Inpaint, given.as_object().unwrap(), None);
     assert_eq!(faults, [""; 0]);
     assert!(matches!(inpaint.image, Some(Source::Asset(id)) if id.as_str() == OTHER));
 }
