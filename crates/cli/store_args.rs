@@ -12,10 +12,11 @@ use crate::args::EXIT_CODES;
 /// How much the store may hold.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
-    /// Most that the store may hold, such as 20GB; what was not used for longest goes first [default: no limit]
+    /// Most that the store may hold, such as 20GB; previews of runs go first, then what was put in longest ago
+    /// [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_size: Option<u64>,
-    /// How long the store keeps a picture that is not used, such as 30d [default: no limit]
+    /// How long the store keeps a picture after it was last put in, such as 30d [default: no limit]
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub(crate) max_age: Option<Duration>,
 }

@@ -48,7 +48,7 @@ pub(crate) struct Studio {
     limits: Limits,
     device: DeviceChoice,
     dtype: DTypeChoice,
-    /// In which tiles large pictures go through the VAE.
+    /// What holds for every call, beside its arguments.
     ways: Ways,
 }
 
