@@ -37,7 +37,13 @@ pub(crate) fn attend<T: Send + 'static>(run: impl FnOnce() -> Result<T> + Send +
 
 fn listen<T>(inbox: &Receiver<Event<T>>) -> Result<Box<T>> {
     match inbox.recv() {
-        Ok(Event::Finished(outcome)) => outcome,
+        Ok(Event::Finished(outcome)) => {
+            // The run may have seen the wish, and ended, before this thread was told of it.
+            if cancel::requested() {
+                tracing::info!("asked to stop");
+            }
+            outcome
+        }
         Ok(Event::Interrupted) | Err(_) => {
             tracing::info!("asked to stop");
             let _ = inbox.recv_timeout(GRACE);
