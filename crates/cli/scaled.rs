@@ -10,6 +10,13 @@ pub(crate) fn split(text: &str, exists: impl Fn(&str) -> bool) -> (&str, Option<
     }
 }
 
+/// What `exists` and the scale behind it that is no number, where that is what was typed.
+pub(crate) fn misspelt(text: &str, exists: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+    let (name, scale) = text.rsplit_once(':')?;
+    (!exists(text) && !scale.contains(['/', '\\']) && scale.parse::<f64>().is_err() && exists(name))
+        .then_some((name, scale))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +39,10 @@ mod tests {
             (":1", (":1", None)),
         ] {
             assert_eq!(split(text, exists), expected, "{text}");
+        }
+        assert_eq!(misspelt("a.png:abc", exists), Some(("a.png", "abc")));
+        for text in ["a.png", "a.png:1", "b:1", "gone.png:x", "a.png:/x"] {
+            assert_eq!(misspelt(text, exists), None, "{text}");
         }
     }
 }

@@ -10,7 +10,6 @@ use clap::ValueEnum;
 use infill_engine::device::{DTypeChoice, DeviceChoice};
 use infill_engine::{Error, VaeTileSize};
 use infill_store::Limits;
-use serde::Deserialize;
 
 use crate::amounts;
 use crate::args::HalfRule;
@@ -18,8 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::store_args::LimitArgs;
 
 /// The settings file, as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Default)]
 struct SettingsFile {
     model: Option<String>,
     models: Option<String>,
@@ -49,6 +47,54 @@ struct Given {
     value: String,
 }
 
+impl SettingsFile {
+    const KEYS: [&str; 10] = [
+        "model",
+        "models",
+        "device",
+        "dtype",
+        "vae-tile-size",
+        "noise-rule",
+        "store",
+        "max-size",
+        "max-age",
+        "allow-dir",
+    ];
+
+    /// The keys of the file at `path`, each of its type.
+    fn read(mut table: toml::Table, path: &Path) -> Result<Self> {
+        let place = |key: &str| format!("{key} in {}", path.display());
+        if let Some(unknown) = table.keys().find(|key| !Self::KEYS.contains(&key.as_str())) {
+            let keys = Self::KEYS.join(", ");
+            return Err(Failure::Refused(format!("{} is no setting; allowed: {keys}", place(unknown))));
+        }
+        let vae_tile_size = table.remove("vae-tile-size");
+        let allow_dir = table.remove("allow-dir").map(|value| {
+            let allowed = "a list of folders in quotes, such as [\"~/pictures\"]";
+            let refused = || Failure::value(&place("allow-dir"), &value, allowed);
+            let texts = value.as_array().ok_or_else(refused)?.iter();
+            texts.map(|text| text.as_str().map(str::to_owned).ok_or_else(refused)).collect::<Result<_>>()
+        });
+        let mut text = |key: &str| match table.remove(key) {
+            None => Ok(None),
+            Some(toml::Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(Failure::value(&place(key), other, "a text in quotes")),
+        };
+        Ok(Self {
+            model: text("model")?,
+            models: text("models")?,
+            device: text("device")?,
+            dtype: text("dtype")?,
+            vae_tile_size,
+            noise_rule: text("noise-rule")?,
+            store: text("store")?,
+            max_size: text("max-size")?,
+            max_age: text("max-age")?,
+            allow_dir: allow_dir.transpose()?,
+        })
+    }
+}
+
 impl Settings {
     /// Reads the settings file: `$INFILL_CONFIG`, which must exist, else the user's own, which need not.
     pub(crate) fn load() -> Result<Self> {
@@ -67,13 +113,14 @@ impl Settings {
         };
         let text = std::fs::read_to_string(&path).map_err(|e| refused(&e))?;
         // The parser's own display draws the line over several lines of text.
-        let file = toml::from_str(&text).map_err(|e| match e.span() {
+        let table = text.parse().map_err(|e: toml::de::Error| match e.span() {
             Some(span) => {
                 let line = text.get(..span.start).unwrap_or_default().lines().count().max(1);
                 refused(&format!("{} (near line {line})", e.message()))
             }
             None => refused(&e.message()),
         })?;
+        let file = SettingsFile::read(table, &path)?;
         Ok(Self { file, path, env })
     }
 
@@ -302,9 +349,15 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_wrong_types_are_refused_by_name() {
-        for (text, name) in [("modle = \"x\"", "modle"), ("\n\ndevice = 3", "line 3"), ("device", "line 1")] {
+        for (text, start, end) in [
+            ("modle = \"x\"", "modle in ", "config.toml is no setting; allowed: model, models, device, "),
+            ("\n\ndevice = 3", "device in ", "config.toml is 3; allowed: a text in quotes"),
+            ("allow-dir = \"x\"", "allow-dir in ", "is \"x\"; allowed: a list of folders in quotes"),
+            ("allow-dir = [1]", "allow-dir in ", "is [1]; allowed: a list of folders in quotes"),
+            ("device", "the settings file ", "line 1"),
+        ] {
             let message = settings(text, no_env).unwrap_err().sentence();
-            assert!(message.contains(name) && message.contains("config.toml"), "{message}");
+            assert!(message.starts_with(start) && message.contains(end), "{message}");
         }
     }
 

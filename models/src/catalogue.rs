@@ -80,6 +80,23 @@ pub fn manifest(id: &str) -> Result<Option<Manifest>> {
     Ok(manifests()?.into_iter().find(|m| m.id == id || m.repository.as_deref() == Some(id)))
 }
 
+/// The known model with this id or of this repository, where it can be fetched.
+///
+/// # Errors
+/// [`Error::NotFound`] naming those that can be.
+pub fn to_fetch(id: &str) -> Result<Manifest> {
+    let not_found = |reason| Error::NotFound { what: "model", id: id.to_owned(), reason };
+    match manifest(id)? {
+        Some(manifest) if manifest.hub().is_some() => Ok(manifest),
+        Some(_) => Err(Error::file(Path::new(id), "is part of this program and never fetched")),
+        None => {
+            let known = manifests()?.into_iter().filter(|m| m.hub().is_some()).map(|m| m.id);
+            let known: Vec<String> = known.collect();
+            Err(not_found(format!("only known models are fetched: {}", known.join(", "))))
+        }
+    }
+}
+
 /// Finds and opens a model, preferring the weights without a variant; see [`locate`].
 ///
 /// # Errors
@@ -116,6 +133,15 @@ pub fn locate(id_or_dir: &str, models_dir: Option<&Path>) -> Result<PathBuf> {
     locate_in(id_or_dir, models.as_deref(), places::hub_cache().as_deref())
 }
 
+/// The command that fetches a known model, of this program where it can.
+fn fetching(id: &str, repository: &str, own: Option<&Path>) -> String {
+    if cfg!(feature = "hub") {
+        return format!("infill models pull {id}");
+    }
+    let dir = own.map_or_else(|| id.to_owned(), |dir| dir.display().to_string());
+    format!("hf download {repository} --exclude \"*.bin\" --local-dir {dir}")
+}
+
 fn locate_in(asked: &str, models: Option<&Path>, hub: Option<&Path>) -> Result<PathBuf> {
     let not_found = |reason: String| Error::NotFound { what: "model", id: asked.to_owned(), reason };
     let has_index = |dir: &PathBuf| dir.join("model_index.json").is_file();
@@ -132,9 +158,9 @@ fn locate_in(asked: &str, models: Option<&Path>, hub: Option<&Path>) -> Result<P
         let looked: Vec<String> =
             [own.as_deref(), hub].into_iter().flatten().map(|p| p.display().to_string()).collect();
         return Err(not_found(format!(
-            "looked in {}; fetch {repository} with `infill models pull {}` or give its folder",
+            "looked in {}; fetch {repository} with `{}` or give its folder",
             looked.join(" and "),
-            known.id
+            fetching(&known.id, repository, own.as_deref())
         )));
     }
     let folder = PathBuf::from(asked);
@@ -187,7 +213,11 @@ mod tests {
         let (models, hub) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let locate = |asked| locate_in(asked, Some(models.path()), Some(hub.path()));
         let error = locate("sd15").unwrap_err().to_string();
-        assert!(error.contains("infill models pull sd15"), "{error}");
+        let advice = match cfg!(feature = "hub") {
+            true => "`infill models pull sd15`".to_owned(),
+            false => format!("--local-dir {}`", models.path().join("sd15").display()),
+        };
+        assert!(error.contains(&advice), "{error}");
         let repository = "stable-diffusion-v1-5/stable-diffusion-v1-5";
         let folder = format!("models--{}/snapshots/0123", repository.replace('/', "--"));
         let cached = make(&hub.path().join(folder));

@@ -106,6 +106,12 @@ impl Checkpoint {
                 "is not a folder; needed: a diffusers folder with a model_index.json",
             ));
         }
+        if !index_path.exists() {
+            return Err(Error::file(
+                dir,
+                "has no model_index.json; needed: a diffusers folder, with that file and unet/, vae/, text_encoder/",
+            ));
+        }
         let index = json::read_object(&index_path, MAX_CONFIG_BYTES)?;
         let classes = component_classes(&index, &index_path)?;
         let family = family(&index, &classes, &index_path)?;

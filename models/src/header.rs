@@ -52,9 +52,10 @@ fn read_start(path: &Path) -> Result<(Vec<u8>, u64)> {
     let mut file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let mut start = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut start).map_err(unreadable)?;
+    // One byte of the header too: it tells other files from this kind.
+    file.by_ref().take(9).read_to_end(&mut start).map_err(unreadable)?;
     let length = header_length(&start, size).map_err(|reason| Error::file(path, reason))?;
-    file.take(length).read_to_end(&mut start).map_err(unreadable)?;
+    file.take(length.saturating_sub(1)).read_to_end(&mut start).map_err(unreadable)?;
     Ok((start, size))
 }
 
@@ -92,6 +93,10 @@ fn parse(start: &[u8], size: u64) -> std::result::Result<Metadata, String> {
 fn header_length(start: &[u8], size: u64) -> std::result::Result<u64, String> {
     let length = start.first_chunk::<8>().ok_or("is too short for a safetensors file")?;
     let length = u64::from_le_bytes(*length);
+    let is_too_long = length > MAX_HEADER_BYTES || length + 8 > size;
+    if is_too_long && start.get(8).is_some_and(|first| *first != b'{') {
+        return Err("is not a safetensors file".to_owned());
+    }
     if length > MAX_HEADER_BYTES {
         return Err(format!(
             "claims a safetensors header of {length} bytes; at most {MAX_HEADER_BYTES} are read"
@@ -151,6 +156,7 @@ mod tests {
             let reason = parse_header(bytes, size).unwrap_err();
             assert!(reason.contains(part), "{reason}");
         };
+        refused(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 16, "is not a safetensors file");
         refused(&u64::MAX.to_le_bytes(), 8, "claims a safetensors header");
         let overflow =
             format!(r#"{{"a":{{"dtype":"F32","shape":[{0},{0}],"data_offsets":[0,4]}}}}"#, u64::MAX);

@@ -52,16 +52,11 @@ pub fn pull(
     variant: Variant,
     progress: impl Fn(PullProgress) + Send + Sync + 'static,
 ) -> Result<PathBuf> {
-    let Some(manifest) = catalogue::manifest(id)? else {
-        let known: Vec<String> = catalogue::manifests()?.into_iter().map(|m| m.id).collect();
-        let reason = format!("only known models are fetched: {}", known.join(", "));
-        return Err(Error::NotFound { what: "model", id: id.to_owned(), reason });
-    };
-    let Some((repository, revision)) = manifest.hub() else {
-        let reason = "it is part of this program and never fetched".to_owned();
-        return Err(Error::NotFound { what: "model", id: id.to_owned(), reason });
-    };
+    let manifest = catalogue::to_fetch(id)?;
     let failed = |e: hf_hub::HFError| hub_error(&manifest, e.to_string());
+    let Some((repository, revision)) = manifest.hub() else {
+        return Err(hub_error(&manifest, "it lies on no hub".into()));
+    };
     let (owner, name) = repository
         .split_once('/')
         .ok_or_else(|| hub_error(&manifest, "its name is not owner/name".into()))?;

@@ -221,6 +221,13 @@ fn schedulers_of_few_steps() {
     let single = ["--scheduler", "DPMSolverSinglestepScheduler", "--timestep-spacing", "trailing"];
     refuse(&place, &single, &["\"timestep_spacing\"", "allowed: num_train_timesteps"]);
     refuse(&place, &["--scheduler-option", "beta_end=much"], &["beta_end is \"much\"; allowed: a number"]);
+    refuse(&place, &["--scheduler-option", "beta_end=much"], &["--scheduler-option: beta_end"]);
+    refuse(
+        &place,
+        &["--scheduler-option", "foo=1"],
+        &["--scheduler-option is 1 for \"foo\"", "allowed: ", "beta_end"],
+    );
+    refuse(&place, &["--scheduler-option", "=banana"], &["--scheduler-option is \"=banana\"", "KEY=VALUE"]);
     refuse(&place, &["--scheduler-option", "beta_end"], &["--scheduler-option is \"beta_end\"", "KEY=VALUE"]);
 }
 
@@ -264,6 +271,10 @@ fn what_can_not_be_put_on_top() {
         (vec!["--lora", "smoke"], vec!["LoRA smoke is not here", "holds ink, other"]),
         (vec!["--lora", "./smoke.safetensors"], vec!["smoke.safetensors"]),
         (vec!["--lora", "ink:3"], vec!["--lora is ink at the scale 3; allowed: a scale from -2 to 2"]),
+        (
+            vec!["--lora", "ink:abc"],
+            vec!["--lora is ink at the scale \"abc\"; allowed: a scale from -2 to 2"],
+        ),
         (vec!["--lora", "a.bin"], vec!["a.bin", "pickle"]),
         (vec!["--lora", "other"], vec!["other.safetensors"]),
         (vec!["--prompt-limit", "100"], vec!["--prompt-limit is 100; allowed: 77"]),

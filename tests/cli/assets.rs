@@ -159,7 +159,10 @@ fn jobs_are_cancelled() {
     store.finish_job(&over).unwrap();
     let cancel = |ids: &[&str]| place.infill(&[&["jobs", "cancel", "--store", "kept"][..], ids].concat());
     // One that is over keeps the others from being stopped.
-    cancel(&[waiting.as_str(), over.as_str()]).refused(2, &[over.as_str(), "has finished: success"]);
+    cancel(&[waiting.as_str(), over.as_str()]).refused(
+        2,
+        &[over.as_str(), "is over, with the status success; allowed: one that waits or is at work"],
+    );
     assert_eq!(store.job(&waiting).unwrap().status, JobStatus::Queued);
     let said = cancel(&[waiting.as_str(), running.as_str()]).succeeded().stdout;
     assert_eq!(said, format!("{waiting}  canceled\n{running}  stops at its next step\n"));
@@ -167,7 +170,8 @@ fn jobs_are_cancelled() {
     assert!(store.job(&running).unwrap().cancel_requested);
     // Its process is gone: nobody is left to stop.
     drop(store);
-    cancel(&[running.as_str()]).refused(2, &[running.as_str(), "has finished: canceled"]);
+    cancel(&[running.as_str()])
+        .refused(2, &[running.as_str(), "is over, with the status canceled; allowed: "]);
     let shown = json(place.infill(&["jobs", "show", "--store", "kept", "--json", running.as_str()]));
     assert_eq!(shown["status"], "canceled");
 }

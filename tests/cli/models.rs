@@ -107,14 +107,18 @@ fn what_a_model_of_the_folder_brings_is_listed() {
 #[test]
 fn unknown_models_are_refused() {
     let place = Place::new();
+    let advice =
+        if cfg!(feature = "hub") { "infill models pull sd15" } else { "hf download stable-diffusion-v1-5/" };
     place.infill(&["models", "show", "sdxl"]).refused(2, &["sdxl", "sdxl-inpainting", "sd15"]);
-    place.infill(&["models", "show", "sd15"]).refused(2, &["sd15", "infill models pull sd15"]);
+    place.infill(&["models", "show", "sd15"]).refused(2, &["sd15", advice]);
     place.infill(&["models", "list", "--models", "none"]).refused(2, &["--models is none", "folder"]);
 }
 
 #[test]
 fn without_the_hub_nothing_is_fetched() {
     if !cfg!(feature = "hub") {
-        Place::new().infill(&["models", "pull", "sd15"]).refused(2, &["sd15", "hub", "network"]);
+        let place = Place::new();
+        place.infill(&["models", "pull", "sd15"]).refused(2, &["sd15", "hub", "network"]);
+        place.infill(&["models", "pull", "nosuch"]).refused(2, &["nosuch", "only known models", "sd15"]);
     }
 }

@@ -94,7 +94,13 @@ fn an_unknown_scheduler_is_refused_with_the_known_ones() {
 #[test]
 fn a_device_that_is_not_here() {
     if !cfg!(feature = "cuda") {
-        refuse(&Place::new(), &[("--device", "cuda:7")]).refused(2, &["--device is cuda:7", "cpu"]);
+        let place = Place::new();
+        refuse(&place, &[("--device", "cuda:7")])
+            .refused(2, &["--device is cuda:7 (this build has no CUDA", "cpu"]);
+    }
+    if !cfg!(feature = "metal") {
+        refuse(&Place::new(), &[("--device", "metal")])
+            .refused(2, &["--device is metal (this build has no Metal"]);
     }
 }
 
@@ -237,7 +243,8 @@ fn folders_that_are_no_model() {
     let place = Place::new();
     refuse(&place, &[("--model", "no-such-model")]).refused(2, &["no-such-model"]);
     fs::create_dir(place.path("hollow")).unwrap();
-    refuse(&place, &[("--model", "./hollow")]).refused(2, &["hollow", "model_index.json"]);
+    refuse(&place, &[("--model", "./hollow")])
+        .refused(2, &["hollow", "model_index.json", "needed: a diffusers folder"]);
     copy_of_the_model(&place);
     place.write("model/model_index.json", "{ this is no JSON");
     refuse(&place, &[("--model", "model")]).refused(2, &["model_index.json"]);

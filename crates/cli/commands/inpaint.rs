@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use infill_engine::VaeTileSize;
-use infill_engine::cost::Costs;
 use infill_engine::additions::Additions;
+use infill_engine::cost::Costs;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
 use infill_engine::image::sheet::Tile;
 use infill_engine::image::{Limits, Picture};
@@ -14,6 +13,7 @@ use infill_engine::noise::{NoiseEra, random_seed};
 use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress};
 use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
 use infill_engine::scheduler::{Scheduler, SchedulerConfig, StepOptions};
+use infill_engine::{Error, VaeTileSize};
 use infill_models::{Checkpoint, Family, catalogue};
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
     let Chosen { additions, image_prompts, recipe: added, inputs, warnings } = chosen;
     params.image_prompts = image_prompts;
     let request = InpaintRequest::new(params)?;
-    check_scheduler(&request, &checkpoint)?;
+    check_scheduler(args, &request, &checkpoint)?;
     let inputs: Vec<&Path> =
         [&args.image, &args.mask].into_iter().chain(&inputs).map(PathBuf::as_path).collect();
     let output = Output::check("--out", &args.out, request.params().samples, &inputs, args.force)?;
@@ -158,7 +158,7 @@ fn scheduler_options(args: &InpaintArgs) -> Vec<(String, Value)> {
 }
 
 /// Refuses a scheduler's options by name before the model is loaded.
-fn check_scheduler(request: &InpaintRequest, checkpoint: &Checkpoint) -> Result<()> {
+fn check_scheduler(args: &InpaintArgs, request: &InpaintRequest, checkpoint: &Checkpoint) -> Result<()> {
     let SchedulerChoice { kind, overrides } = &request.params().scheduler;
     if overrides.is_empty() {
         return Ok(());
@@ -167,16 +167,33 @@ fn check_scheduler(request: &InpaintRequest, checkpoint: &Checkpoint) -> Result<
     if let Some(kind) = kind {
         config = config.with_class(*kind);
     }
+    let flag = |key: &str| match key {
+        "timestep_spacing" if args.timestep_spacing.is_some() => "--timestep-spacing",
+        _ => "--scheduler-option",
+    };
     for (key, value) in overrides {
-        config.set(key, value.clone())?;
+        config.set(key, value.clone()).map_err(|error| match error {
+            Error::Refused { allowed, .. } => Failure::value(
+                flag(key),
+                format!("{value} for \"{key}\", which the scheduler does not take"),
+                allowed,
+            ),
+            other => other.into(),
+        })?;
     }
-    Scheduler::new(&config, request.params().num_inference_steps, StepOptions::default())?;
-    Ok(())
+    let made = Scheduler::new(&config, request.params().num_inference_steps, StepOptions::default());
+    made.map(|_| ()).map_err(|error| match error {
+        Error::Refused { field, value, allowed } if overrides.iter().any(|(key, _)| key == field) => {
+            Failure::Refused(format!("{}: {field} is {value}; allowed: {allowed}", flag(field)))
+        }
+        other => other.into(),
+    })
 }
 
 impl Job {
     fn run(self) -> Result<Done> {
         let mut watch = self.watch;
+        watch.weigh(Costs::of(&self.checkpoint));
         let bar = watch.bar();
         let mut progress = |progress: Progress| {
             watch.see(progress);
@@ -192,7 +209,6 @@ impl Job {
         warnings.extend(pipeline.warnings(&self.request)?);
         if !self.quiet {
             // Before the painting, which may take hours and be stopped for what they say.
-        watch.weigh(Costs::of(&self.checkpoint));
             bar.suspend(|| warnings.iter().for_each(|warning| stderr::line(&format!("warning: {warning}"))));
         }
 
@@ -201,6 +217,10 @@ impl Job {
         let outcome = pipeline.inpaint(&self.request, &mut observer, &mut |painted| {
             match write(&self.output, &recipe, &painted) {
                 Ok(image) => {
+                    if painted.index + 1 == self.request.params().samples {
+                        // What is painted is painted: no bar comes back below the last path.
+                        bar.finish_and_clear();
+                    }
                     if !self.json {
                         // A finished picture stays, whatever becomes of the others.
                         bar.suspend(|| stdout::line(&image.path)).unwrap_or_else(|e| failure = Some(e));
@@ -215,10 +235,6 @@ impl Job {
             }
             if failure.is_some() { Err(infill_engine::Error::Cancelled) } else { Ok(()) }
         });
-                    if painted.index + 1 == self.request.params().samples {
-                        // What is painted is painted: no bar comes back below the last path.
-                        bar.finish_and_clear();
-                    }
         match failure {
             Some(failure) => return Err(failure),
             None => outcome.map_err(Failure::running)?,

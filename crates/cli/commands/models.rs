@@ -269,6 +269,7 @@ fn pull(model: &str, fp16: bool) -> Result<String> {
 
 #[cfg(not(feature = "hub"))]
 fn pull(model: &str, _: bool) -> Result<String> {
+    catalogue::to_fetch(model)?;
     Err(crate::failure::Failure::Refused(format!(
         "{model} can't be fetched: this infill was built without the feature `hub` and has no network client"
     )))

@@ -65,6 +65,12 @@ impl DeviceChoice {
             Self::Auto if infill_networks::cuda_is_built() => Self::Cuda(0).open_or_cpu(),
             Self::Auto if infill_networks::metal_is_built() => Self::Metal.open_or_cpu(),
             Self::Auto => Ok(Device::Cpu),
+            Self::Cuda(_) if !infill_networks::cuda_is_built() => {
+                Err(self.refused("this build has no CUDA, only one with the feature `cuda` has"))
+            }
+            Self::Metal if !infill_networks::metal_is_built() => {
+                Err(self.refused("this build has no Metal, only one with the feature `metal` has"))
+            }
             Self::Cuda(n) => infill_networks::cuda_device(n).map_err(|e| self.refused(&e.to_string())),
             Self::Metal => Device::new_metal(0).map_err(|e| self.refused(&e.to_string())),
         }

@@ -40,7 +40,7 @@ pub enum Error {
     #[error("there is no job {0}")]
     UnknownJob(JobId),
     /// A finished job stays as it is.
-    #[error("job {id} has finished: {status}")]
+    #[error("job {id} is over, with the status {status}; allowed: one that waits or is at work")]
     Finished {
         /// The job.
         id: JobId,
