@@ -214,7 +214,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "PATH", default_value = "infill-demo.png")]
     pub(crate) out: PathBuf,
     /// Denoising steps of each picture, 1 to 150
-    #[arg(long, value_name = "N", value_parser = whole(STEPS), allow_negative_numbers = true, default_value = "30")]
+    #[arg(long, value_name = "N", value_parser = whole(STEPS), allow_negative_numbers = true, default_value = "14")]
     pub(crate) steps: usize,
     /// Any 64-bit number, also negative or hexadecimal (0x...)
     #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true, default_value = "1")]

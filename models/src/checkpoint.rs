@@ -232,6 +232,11 @@ impl Checkpoint {
         self.model_index.get(GUIDANCE_SCALE).and_then(Value::as_f64)
     }
 
+    /// The blocks that carry style, by diffusers' map, where `model_index.json` names them under [`STYLE_BLOCKS`].
+    pub fn style_blocks(&self) -> Option<&Value> {
+        self.model_index.get(STYLE_BLOCKS)
+    }
+
     fn flag(&self, key: &str, default: bool) -> bool {
         self.model_index.get(key).and_then(Value::as_bool).unwrap_or(default)
     }
@@ -348,6 +353,9 @@ fn required(family: Family) -> &'static [&'static str] {
 /// Our own key in a `model_index.json`: the guidance scale of a request that names none. diffusers passes over keys that
 /// begin so.
 const GUIDANCE_SCALE: &str = "_guidance_scale";
+
+/// Our own key in a `model_index.json`: what of its UNet listens to a reference picture of the type "style".
+const STYLE_BLOCKS: &str = "_ip_adapter_style";
 
 /// The flags of the pipeline that change a picture must be what they are read as.
 fn check_flags(index: &Map<String, Value>, path: &Path) -> Result<()> {

@@ -76,7 +76,7 @@ impl Painter {
             additions.ip_adapters.push(self.adapter());
             let picture = Picture::from_rgb8(task.reference.clone());
             let references = vec![Reference { picture, scale, mask: None }];
-            params.image_prompts.push(ImagePrompt { references, blocks: AdapterBlocks::All });
+            params.image_prompts.push(ImagePrompt { references, blocks: AdapterBlocks::Style });
         }
         let request = InpaintRequest::new(params).unwrap();
         let mut silent = |_| ControlFlow::Continue(());

@@ -236,7 +236,7 @@ fn request(scene: &Scene, steps: usize, seed: u64) -> Result<InpaintRequest> {
     if let Some(name) = scene.reference {
         let picture = Picture::decode(picture(name)?, &limits)?;
         let reference = Reference { picture, scale: 1.0, mask: None };
-        params.image_prompts.push(ImagePrompt { references: vec![reference], blocks: AdapterBlocks::All });
+        params.image_prompts.push(ImagePrompt { references: vec![reference], blocks: AdapterBlocks::Style });
     }
     Ok(InpaintRequest::new(params)?)
 }

@@ -14,6 +14,7 @@ from diffusion import SCHEDULER
 INDEX = {
     "_class_name": "StableDiffusionXLInpaintPipeline",
     "_diffusers_version": "0.42.1",
+    "_ip_adapter_style": {"up": {"block_1": 1.0}},  # infill's own key too: where references of the type "style" are heard
     "_guidance_scale": 3.0,  # infill's own key: what a request that names none is run at
     "force_zeros_for_empty_prompt": True,
     "requires_aesthetics_score": False,

@@ -6,21 +6,27 @@ use infill_networks::unet::{CrossAttention, Place};
 use crate::image_prompt::{AdapterBlocks, BlockMap, Levels, Transformers};
 use crate::{Error, Result};
 
-/// A factor for each of a UNet's cross-attention layers, in their order.
+/// A factor for each of a UNet's cross-attention layers, in their order. `style`: the checkpoint's own blocks of style.
 ///
 /// # Errors
 /// [`Error::Refused`] for a choice that names blocks which this UNet does not have.
-pub(super) fn weights(blocks: &AdapterBlocks, family: Family, layers: &[CrossAttention]) -> Result<Vec<f64>> {
+pub(super) fn weights(
+    blocks: &AdapterBlocks,
+    style: Option<&BlockMap>,
+    family: Family,
+    layers: &[CrossAttention],
+) -> Result<Vec<f64>> {
     let unet = Unet { family, layers };
     let listening = |places: Vec<Place>| unet.factors(|place| f64::from(u8::from(places.contains(&place))));
     match blocks {
         AdapterBlocks::All => Ok(vec![1.0; layers.len()]),
-        AdapterBlocks::Style => Ok(listening(unet.style()?)),
-        AdapterBlocks::StyleAndLayout => Ok(listening([unet.style()?, unet.layout()?].concat())),
-        AdapterBlocks::Custom(map) => {
-            unet.check(map)?;
-            Ok(unet.factors(|place| factor(map, place)))
+        AdapterBlocks::Style => style.map_or_else(|| Ok(listening(unet.style()?)), |map| unet.custom(map)),
+        AdapterBlocks::StyleAndLayout => {
+            let style = style.map_or_else(|| Ok(listening(unet.style()?)), |map| unet.custom(map))?;
+            let layout = listening(unet.layout()?);
+            Ok(style.into_iter().zip(layout).map(|(style, layout)| style.max(layout)).collect())
         }
+        AdapterBlocks::Custom(map) => unet.custom(map),
     }
 }
 
@@ -32,6 +38,12 @@ struct Unet<'a> {
 impl Unet<'_> {
     fn factors(&self, factor: impl Fn(Place) -> f64) -> Vec<f64> {
         self.layers.iter().map(|layer| factor(layer.place)).collect()
+    }
+
+    /// The factors of a map.
+    fn custom(&self, map: &BlockMap) -> Result<Vec<f64>> {
+        self.check(map)?;
+        Ok(self.factors(|place| factor(map, place)))
     }
 
     /// The places that `keep` accepts, each once.
@@ -188,13 +200,13 @@ mod tests {
 
     /// The places that listen, and their factors.
     fn listening(blocks: &str, family: Family, layers: &[CrossAttention]) -> Vec<(Place, f64)> {
-        let weights = weights(&blocks.parse().unwrap(), family, layers).unwrap();
+        let weights = weights(&blocks.parse().unwrap(), None, family, layers).unwrap();
         assert_eq!(weights.len(), layers.len());
         layers.iter().map(|layer| layer.place).zip(weights).filter(|(_, weight)| *weight != 0.0).collect()
     }
 
     fn refusal(blocks: &str, layers: &[CrossAttention]) -> String {
-        weights(&blocks.parse().unwrap(), Family::StableDiffusionXl, layers).unwrap_err().to_string()
+        weights(&blocks.parse().unwrap(), None, Family::StableDiffusionXl, layers).unwrap_err().to_string()
     }
 
     #[test]
@@ -207,6 +219,23 @@ mod tests {
             [(layout, 1.0), (style, 1.0)]
         );
         assert_eq!(listening("all", Family::StableDiffusionXl, &sdxl()).len(), 11);
+    }
+
+    #[test]
+    fn a_checkpoint_may_name_its_own_blocks_of_style() {
+        let AdapterBlocks::Custom(own) = r#"{"up": {"block_1": 0.5}}"#.parse().unwrap() else {
+            unreachable!()
+        };
+        let layers = sdxl();
+        let listening = |blocks: AdapterBlocks| {
+            let weights = weights(&blocks, Some(&own), Family::StableDiffusionXl, &layers).unwrap();
+            layers.iter().map(|layer| layer.place).zip(weights).filter(|(_, w)| *w != 0.0).collect::<Vec<_>>()
+        };
+        let style = [0, 1, 2].map(|transformer| (Place::Up { level: 1, transformer }, 0.5));
+        assert_eq!(listening(AdapterBlocks::Style), style);
+        let layout = (Place::Down { level: 2, transformer: 1 }, 1.0);
+        assert_eq!(listening(AdapterBlocks::StyleAndLayout), [&[layout][..], &style].concat());
+        assert_eq!(listening(AdapterBlocks::All).len(), 11);
     }
 
     #[test]

@@ -108,7 +108,9 @@ impl Pipeline {
             });
         }
         let layers = self.unet()?.cross_attentions();
-        prompts.iter().map(|prompt| adapter_blocks::weights(&prompt.blocks, self.family, &layers)).collect()
+        let style = self.style_blocks.as_ref();
+        let weights = |blocks| adapter_blocks::weights(blocks, style, self.family, &layers);
+        prompts.iter().map(|prompt| weights(&prompt.blocks)).collect()
     }
 
     /// The request's reference pictures, as the `listening` layers read them; `None` where nothing is to be followed, so

@@ -16,6 +16,7 @@ use super::{Observer, Pipeline, Progress, TextEncoder};
 use crate::Result;
 use crate::device::{DTypeChoice, DeviceChoice};
 use crate::guidance::default_guidance_scale;
+use crate::image_prompt::BlockMap;
 use crate::scheduler::SchedulerConfig;
 
 /// How a checkpoint is loaded.
@@ -94,6 +95,7 @@ impl Pipeline {
             merged: Merged::default(),
             vae,
             ip_adapters: Vec::new(),
+            style_blocks: checkpoint.style_blocks().map(BlockMap::from_json).transpose()?,
             scheduler_config,
             force_zeros_for_empty_prompt: checkpoint.force_zeros_for_empty_prompt(),
             requires_aesthetics_score: checkpoint.requires_aesthetics_score(),

@@ -38,6 +38,7 @@ use infill_networks::{DType, Device, Tensor};
 use crate::device::{device_name, dtype_name};
 use crate::guidance::Guidance;
 use crate::image::Picture;
+use crate::image_prompt::BlockMap;
 use crate::request::{InpaintParams, InpaintRequest};
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use crate::{Error, Result};
@@ -73,6 +74,8 @@ pub struct Pipeline {
     merged: Merged,
     vae: AutoencoderKl,
     ip_adapters: Vec<Arc<LoadedAdapter>>,
+    /// The blocks that carry style, where the checkpoint names its own.
+    style_blocks: Option<BlockMap>,
     scheduler_config: SchedulerConfig,
     force_zeros_for_empty_prompt: bool,
     requires_aesthetics_score: bool,
