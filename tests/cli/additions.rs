@@ -256,7 +256,7 @@ fn what_can_not_be_put_on_top() {
             vec!["--ip-mask", &mask, "--ip-mask", &mask],
             vec!["--ip-mask is given 2 times; allowed: none, or 1, one for each"],
         ),
-        (vec!["--ip-mask", &black], vec!["--ip-mask is black everywhere"]),
+        (vec!["--ip-mask", &black], vec!["--ip-mask is nowhere 128 or brighter"]),
         (vec!["--ip-adapter", "cut.safetensors"], vec!["cut.safetensors", "safetensors header says"]),
         (vec!["--ip-adapter", "a.bin"], vec!["a.bin", "pickle", "save_file"]),
         (vec!["--ip-adapter", "gone.safetensors"], vec!["gone.safetensors"]),

@@ -112,7 +112,7 @@ impl ImagePrompt {
             }
             if reference.mask.as_ref().is_some_and(Mask::is_empty) {
                 let allowed = "a mask with white where the picture is to be followed";
-                return Err(refused("reference mask", "black everywhere".to_owned(), allowed));
+                return Err(refused("reference mask", "nowhere 128 or brighter".to_owned(), allowed));
             }
         }
         match &self.blocks {
@@ -291,6 +291,6 @@ mod tests {
         assert!(error(prompt(&[f64::NAN])).contains("adapter scale is NaN"));
         let mut black = prompt(&[1.0]);
         black.references[0].mask = Some(Mask::from_luma8(GrayImage::new(8, 8)));
-        assert!(error(black).contains("reference mask is black everywhere"));
+        assert!(error(black).contains("reference mask is nowhere 128 or brighter"));
     }
 }

@@ -380,7 +380,8 @@ fn check_mask(params: &InpaintParams) -> Result<()> {
         ));
     }
     if params.mask.is_empty() && !params.allow_empty_mask {
-        return Err(refused("mask", "black everywhere", "a mask with white where to paint"));
+        let allowed = "a mask with white where to paint; what is transparent counts as black";
+        return Err(refused("mask", "nowhere 128 or brighter", allowed));
     }
     Ok(())
 }
