@@ -110,14 +110,11 @@ impl Chosen {
     fn add_concept(&mut self, typed: &str, checkpoint: &Checkpoint, models_dir: Option<&Path>) -> Result<()> {
         let shelved = |id: &str| Shelf::Loras.locate(id, Some(checkpoint.dir()), models_dir);
         let exists = |name: &str| Path::new(name).is_file() || shelved(name).is_ok();
-        let allowed = || format!("a scale from {} to {}", CONCEPT_SCALES.start(), CONCEPT_SCALES.end());
-        if let Some((name, scale)) = scaled::misspelt(typed, exists) {
-            return Err(Failure::value("--lora", format!("{name} at the scale \"{scale}\""), allowed()));
-        }
-        let (name, scale) = scaled::split(typed, exists);
+        let allowed = format!("a scale from {} to {}", CONCEPT_SCALES.start(), CONCEPT_SCALES.end());
+        let (name, scale) = scaled::read("--lora", typed, exists, &allowed)?;
         let scale = scale.unwrap_or(CONCEPT_SCALE);
         if !CONCEPT_SCALES.contains(&scale) {
-            return Err(Failure::value("--lora", format!("{name} at the scale {scale}"), allowed()));
+            return Err(Failure::value("--lora", format!("{name} at the scale {scale}"), allowed));
         }
         let path = Path::new(name);
         // A path is one by its look, so that a misspelt one is told as a file that is not there.
@@ -171,11 +168,7 @@ impl Chosen {
         let (mut pictures, mut recipes) = (Vec::new(), Vec::new());
         for (index, typed) in args.images.iter().enumerate() {
             let exists = |name: &str| Path::new(name).is_file();
-            if let Some((name, scale)) = scaled::misspelt(typed, exists) {
-                let value = format!("{name} at the scale \"{scale}\"");
-                return Err(Failure::value("--ip-image", value, "a scale from 0 to 5"));
-            }
-            let (name, scale) = scaled::split(typed, exists);
+            let (name, scale) = scaled::read("--ip-image", typed, exists, "a scale from 0 to 5")?;
             let scale = scale.unwrap_or(IMAGE_SCALE);
             let path = Path::new(name);
             let (picture, file) = opened(path, "reference picture", &limits, Picture::decode)?;

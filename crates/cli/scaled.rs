@@ -1,8 +1,26 @@
 //! `NAME[:SCALE]`, where names may have colons of their own.
 
+use crate::failure::{Failure, Result};
+
+/// Splits what was typed for `flag`, as [`split`] does.
+///
+/// # Errors
+/// A scale that is no number behind a name that `exists`; `allowed` says which scales are.
+pub(crate) fn read<'a>(
+    flag: &str,
+    text: &'a str,
+    exists: impl Fn(&str) -> bool,
+    allowed: &str,
+) -> Result<(&'a str, Option<f64>)> {
+    match misspelt(text, &exists) {
+        Some((name, scale)) => Err(Failure::value(flag, format!("{name} at the scale \"{scale}\""), allowed)),
+        None => Ok(split(text, exists)),
+    }
+}
+
 /// Splits what was typed. The last `:NUMBER` is the scale, if what stands before it `exists` or the whole does not: a
 /// file `a:1.png` is found without a scale, and with one as `a:1.png:0.5`.
-pub(crate) fn split(text: &str, exists: impl Fn(&str) -> bool) -> (&str, Option<f64>) {
+fn split(text: &str, exists: impl Fn(&str) -> bool) -> (&str, Option<f64>) {
     let Some((name, number)) = text.rsplit_once(':') else { return (text, None) };
     match number.parse::<f64>() {
         Ok(scale) if !name.is_empty() && (exists(name) || !exists(text)) => (name, Some(scale)),
@@ -11,7 +29,7 @@ pub(crate) fn split(text: &str, exists: impl Fn(&str) -> bool) -> (&str, Option<
 }
 
 /// What `exists` and the scale behind it that is no number, where that is what was typed.
-pub(crate) fn misspelt(text: &str, exists: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+fn misspelt(text: &str, exists: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
     let (name, scale) = text.rsplit_once(':')?;
     (!exists(text) && !scale.contains(['/', '\\']) && scale.parse::<f64>().is_err() && exists(name))
         .then_some((name, scale))

@@ -100,7 +100,7 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
         }
     }
     others.sort_by(|a, b| a.id.cmp(&b.id));
-    let known: Vec<Listed> = known
+    let mut all: Vec<Listed> = known
         .into_iter()
         .map(|manifest| Listed {
             kind: "model",
@@ -118,7 +118,6 @@ fn listed(models_dir: Option<&Path>) -> Result<Vec<Listed>> {
             notes: Some(manifest.notes),
         })
         .collect();
-    let mut all = known;
     all.append(&mut others);
     let brought: Vec<Listed> = all.iter().flat_map(brought_by).collect();
     Ok(all.into_iter().chain(brought).chain(on_top(models_dir)).collect())

@@ -18,12 +18,15 @@ pub(super) fn weights(
 ) -> Result<Vec<f64>> {
     let unet = Unet { family, layers };
     let listening = |places: Vec<Place>| unet.factors(|place| f64::from(u8::from(places.contains(&place))));
+    let styled = || match style {
+        Some(map) => unet.custom(map),
+        None => Ok(listening(unet.style()?)),
+    };
     match blocks {
         AdapterBlocks::All => Ok(vec![1.0; layers.len()]),
-        AdapterBlocks::Style => style.map_or_else(|| Ok(listening(unet.style()?)), |map| unet.custom(map)),
+        AdapterBlocks::Style => styled(),
         AdapterBlocks::StyleAndLayout => {
-            let style = style.map_or_else(|| Ok(listening(unet.style()?)), |map| unet.custom(map))?;
-            let layout = listening(unet.layout()?);
+            let (style, layout) = (styled()?, listening(unet.layout()?));
             Ok(style.into_iter().zip(layout).map(|(style, layout)| style.max(layout)).collect())
         }
         AdapterBlocks::Custom(map) => unet.custom(map),

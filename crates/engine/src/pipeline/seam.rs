@@ -330,7 +330,7 @@ impl Field {
         let mut coarse = Self { width, height, values: vec![[0.0; 3]; count], weights: vec![0.0; count] };
         for (at, (value, weight)) in self.values.iter().zip(&self.weights).enumerate() {
             if *weight > 0.0 {
-                let above = (at / self.width / 2) * width + at % self.width / 2;
+                let above = above(at, self.width);
                 (0..3).for_each(|i| coarse.values[above][i] += value[i]);
                 coarse.weights[above] += 1.0;
             }
@@ -395,7 +395,7 @@ impl Grid {
         let (mut sources, mut open, mut parts) =
             (vec![[0.0; 3]; count], vec![true; count], vec![0.0_f32; count]);
         for at in 0..self.values.len() {
-            let above = (at / self.width / 2) * width + at % self.width / 2;
+            let above = above(at, self.width);
             parts[above] += 1.0;
             if self.open[at] {
                 let mean = self.mean_of_neighbours(at);
@@ -427,6 +427,11 @@ impl Grid {
         }
         if count == 0.0 { self.values[at] } else { sum.map(|value| value / count) }
     }
+}
+
+/// The point of a grid of half the size that stands for `at`, of a grid this wide.
+fn above(at: usize, width: usize) -> usize {
+    (at / width / 2) * width.div_ceil(2) + at % width / 2
 }
 
 /// The value at point (x, y) of a grid of twice the size, linear between the four points around it: three quarters along each
