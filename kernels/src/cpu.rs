@@ -10,6 +10,7 @@ pub(crate) mod linear;
 mod microkernel;
 mod product;
 mod softmax;
+mod winograd;
 
 /// Elements one thread takes at least; below it the hand-over costs more than the work.
 const MIN_ELEMENTS: usize = 8 * 1024;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::microkernel::{MR, NR, Simd};
 use super::product::{Rows, product, split_columns};
+use super::winograd;
 
 /// Output pixels of one piece of work.
 const PIXELS: usize = 512;
@@ -37,6 +38,19 @@ impl Sizes {
 
     fn pixels(&self) -> usize {
         self.out_height * self.out_width
+    }
+
+    /// As Winograd's algorithm takes it, which is for 3 x 3 weights and step 1.
+    fn winograd(&self) -> Option<winograd::Sizes> {
+        (self.kernel == (3, 3) && self.stride == 1).then_some(winograd::Sizes {
+            channels: self.channels,
+            height: self.height,
+            width: self.width,
+            out_channels: self.out_channels,
+            out_height: self.out_height,
+            out_width: self.out_width,
+            padding: self.padding,
+        })
     }
 }
 
@@ -96,9 +110,14 @@ impl CustomOp3 for Conv2d {
                 out.resize(out.len() + pixels, bias);
             }
         }
-        let pictures = x.chunks_exact(channels * height * width);
-        for (picture, out) in pictures.zip(out.chunks_exact_mut(out_channels * pixels)) {
-            one_picture(picture, w, &sizes, out);
+        let winograd = sizes.winograd().filter(|sizes| winograd::pays(sizes, batch));
+        if let Some(sizes) = winograd {
+            winograd::convolve(x, w, &sizes, &mut out);
+        } else {
+            let pictures = x.chunks_exact(channels * height * width);
+            for (picture, out) in pictures.zip(out.chunks_exact_mut(out_channels * pixels)) {
+                one_picture(picture, w, &sizes, out);
+            }
         }
         let shape = Shape::from((batch, out_channels, sizes.out_height, sizes.out_width));
         Ok((CpuStorage::F32(out), shape))
@@ -202,6 +221,13 @@ mod tests {
             (1, 3, 17, 20, 7, 3, 2, 1),
             (1, 3, 17, 20, 7, 3, 2, 0),
             (1, 70, 24, 40, 330, 3, 1, 1),
+            // By Winograd's algorithm: odd sides, pieces beside and below one another, parts of panels and groups.
+            (2, 17, 33, 31, 25, 3, 1, 1),
+            (1, 16, 5, 301, 12, 3, 1, 1),
+            (1, 130, 18, 19, 180, 3, 1, 0),
+            (3, 16, 16, 16, 13, 3, 1, 1),
+            (1, 64, 70, 70, 16, 3, 1, 2),
+            (1, 1200, 16, 16, 900, 3, 1, 1),
             (1, 2, 1, 1, 3, 3, 1, 1),
         ] {
             let x = ramp(&[b, c, h, w], 7);

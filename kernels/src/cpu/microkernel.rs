@@ -97,8 +97,9 @@ unsafe fn avx2(depth: usize, a: *const f32, b: *const f32, tile: &mut Tile<'_>) 
     const ROWS: usize = 6;
     // SAFETY: all offsets stay within the lengths that the caller vouches for, and within the tile.
     unsafe {
-        for row in (0..MR).step_by(ROWS) {
-            for column in (0..NR).step_by(16) {
+        // Rows within columns: half of `b` stays in the first-level cache.
+        for column in (0..NR).step_by(16) {
+            for row in (0..MR).step_by(ROWS) {
                 let mut sum = [[_mm256_set1_ps(0.0); 2]; ROWS];
                 for (i, sum) in sum.iter_mut().enumerate() {
                     let at = tile[row + i].as_ptr().add(column);
