@@ -267,6 +267,10 @@ pub(crate) struct ServeArgs {
     /// Further host name under which clients reach the server, as behind a proxy; may be repeated
     #[arg(long = "allow-host", value_name = "NAME", requires = "http")]
     pub(crate) allow_hosts: Vec<String>,
+    /// Address by which clients reach the server, such as https://example.com: links to pictures lead there, and
+    /// its host is allowed [default: files, or the bound address where other machines reach it]
+    #[arg(long, value_name = "URL", requires = "http")]
+    pub(crate) public_url: Option<String>,
     /// Form of the log on standard error
     #[arg(long, value_enum, value_name = "FORM", default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

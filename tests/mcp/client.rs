@@ -112,13 +112,13 @@ impl Stream {
 impl Http {
     /// Starts a server over this store, on a free port of loopback.
     pub(crate) fn start(store: &Path) -> Self {
-        Self::start_with(store, None)
+        Self::start_with(store, None, &[])
     }
 
-    pub(crate) fn start_with(store: &Path, token: Option<&str>) -> Self {
+    pub(crate) fn start_with(store: &Path, token: Option<&str>, more: &[&str]) -> Self {
         let mut command = command(store);
         command.args(["serve", "--http", "127.0.0.1:0", "--device", "cpu", "--store"]).arg(store);
-        command.arg("--allow-dir").arg(fixture("images")).arg("--models").arg(fixture("models"));
+        command.arg("--allow-dir").arg(fixture("images")).arg("--models").arg(fixture("models")).args(more);
         if let Some(token) = token {
             command.env("INFILL_TOKEN", token);
         }

@@ -108,7 +108,7 @@ fn other_names_and_other_sites_are_refused_everywhere() {
 #[test]
 fn a_token_is_asked_for_and_an_open_address_needs_one() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Http::start_with(dir.path(), Some(TOKEN));
+    let server = Http::start_with(dir.path(), Some(TOKEN), &[]);
     for path in ["/mcp", "/metrics", "/assets/asset_AAAAAAAAAAAAAAAAAAAAAA", "/nothing"] {
         let reply = server.get(path);
         assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")), "{path}");
@@ -129,6 +129,10 @@ fn a_token_is_asked_for_and_an_open_address_needs_one() {
     let file = short.to_str().unwrap();
     for (flags, sentence) in [
         (
+            vec!["--http", "127.0.0.1:0", "--public-url", "paint.example.com"],
+            "error: --public-url is \"paint.example.com\"; allowed: ",
+        ),
+        (
             vec!["--http", "0.0.0.0:0"],
             "error: --http is 0.0.0.0:0, which other machines can reach; allowed: ",
         ),
@@ -147,6 +151,36 @@ fn a_token_is_asked_for_and_an_open_address_needs_one() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn links_lead_to_the_address_that_clients_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = "https://example.com/infill";
+    let server = Http::start_with(dir.path(), Some(TOKEN), &["--public-url", site]);
+    let called = |tool: &str, arguments: &Value| {
+        let params = json!({"name": tool, "arguments": arguments});
+        let answers = server.request(NEWEST, None, "tools/call", &params);
+        answers.last().unwrap()["result"].clone()
+    };
+    let painted = called(TOOL, &arguments(&json!({})));
+    let link = painted["content"].as_array().unwrap().last().unwrap()["uri"].as_str().unwrap();
+    let id = link.strip_prefix(site).and_then(|path| path.strip_prefix("/assets/")).expect(link);
+    assert!(text(&painted).contains(link), "{}", text(&painted));
+    let input = painted["structuredContent"]["inference"]["image"].as_str().unwrap();
+    assert!(input.starts_with(&format!("{site}/assets/asset_")), "{input}");
+    assert!(!painted.to_string().contains(dir.path().to_str().unwrap()), "a path of the server: {painted}");
+
+    let shown = called("get-assets-by-asset-id", &json!({"assetId": id}));
+    assert_eq!(shown["structuredContent"]["asset"]["url"], link);
+    let bearer = format!("Bearer {TOKEN}");
+    let picture = server.ask("GET", &format!("/assets/{id}"), &[("Authorization", &bearer)], b"");
+    assert_eq!((picture.status, picture.header("content-type")), (200, Some("image/png")));
+    // What a reply names can be given back, whatever the server is called by then.
+    let again = called(TOOL, &arguments(&json!({"image": link.replace("example.com", "other.example.com")})));
+    assert_eq!(again["isError"], false, "{}", text(&again));
+    let none = link.replace(id, "asset_AAAAAAAAAAAAAAAAAAAAAA");
+    assert!(text(&called(TOOL, &arguments(&json!({"image": none})))).starts_with("image is asset_AAAA"));
 }
 
 #[test]

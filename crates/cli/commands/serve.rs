@@ -37,7 +37,10 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         }
         return serve_stdio(&options).map_err(failure);
     };
-    let http = HttpOptions::new(address, token(args)?.as_deref(), &args.allow_hosts).map_err(failure)?;
+    let mut http = HttpOptions::new(address, token(args)?.as_deref(), &args.allow_hosts).map_err(failure)?;
+    if let Some(url) = &args.public_url {
+        http = http.reached_at(url).map_err(failure)?;
+    }
     let listening = |address| {
         stderr::line(&format!(
             "listening on http://{address}/mcp, with a page for people at http://{address}/"

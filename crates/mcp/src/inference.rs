@@ -9,7 +9,7 @@ use infill_models::adapters::AdapterPurpose;
 use infill_store::{AssetId, Store};
 use serde_json::{Map, Value, json};
 
-use crate::pictures::file_url;
+use crate::links::Links;
 use crate::tools::Kind;
 use crate::tools::inpaint::Inpaint;
 
@@ -71,11 +71,11 @@ pub(crate) fn inference(inpaint: &Inpaint, checkpoint: &Checkpoint, inputs: &Inp
 const PICTURES: [&str; 3] = ["image", "mask", "ipAdapterImages"];
 
 /// The inference with the links that hold now. A picture that is gone keeps its id.
-pub(crate) fn linked(mut inference: Value, store: &Store) -> Value {
+pub(crate) fn linked(mut inference: Value, store: &Store, links: &Links) -> Value {
     let link = |value: &mut Value| {
         let id = value.as_str().and_then(|id| id.parse::<AssetId>().ok());
         if let Some(asset) = id.and_then(|id| store.get(&id).ok()) {
-            *value = json!(file_url(&store.path(&asset)));
+            *value = json!(links.url(store, &asset));
         }
     };
     for name in PICTURES {

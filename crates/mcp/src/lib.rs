@@ -15,6 +15,7 @@ mod estimate;
 mod holdings;
 mod http;
 mod inference;
+mod links;
 mod options;
 mod order;
 mod percent;
@@ -42,6 +43,7 @@ use rmcp::service::ServerInitializeError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use links::Links;
 use server::Server;
 use stdio::LineTransport;
 use studio::Studio;
@@ -76,7 +78,7 @@ pub fn serve_streams(
 ) -> Result<()> {
     // Nothing is ever sent: the channel closes with the input.
     let (input_open, input_ended) = watch::channel(());
-    let studio = Studio::open(options)?;
+    let studio = Studio::open(options, Links::Files)?;
     Studio::start(&studio)?;
     let server = Server::new(studio.clone(), tools::all()?, input_ended);
     let running = server.running();

@@ -55,8 +55,8 @@ impl Source {
                 None => Err((show_text(text), "a file:// URL of an absolute path on this machine".into())),
             };
         }
-        if text.starts_with("asset_") {
-            return text
+        if let Some(id) = asset_of(text) {
+            return id
                 .parse()
                 .map(Self::Asset)
                 .map_err(|e: infill_store::Error| (show_text(text), e.to_string()));
@@ -84,6 +84,18 @@ impl Source {
             Self::File(path) => folders.read(path),
         }
     }
+}
+
+/// The id in a text that names an asset: itself, or a link to it (whose host says nothing: the id is made of the bytes).
+fn asset_of(text: &str) -> Option<&str> {
+    let id = if let Some(rest) = strip_scheme(text, "asset:") {
+        rest.strip_prefix("//")?
+    } else if strip_scheme(text, "http:").is_some() || strip_scheme(text, "https:").is_some() {
+        text.rsplit_once("/assets/")?.1
+    } else {
+        text
+    };
+    id.starts_with("asset_").then_some(id)
 }
 
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {

@@ -1,8 +1,6 @@
 //! The reply to a call: text that suffices by itself, previews, links, and the reference's structure, in this order,
 //! and all of it small enough for every host.
 
-use std::path::{Path, PathBuf};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use infill_store::AssetId;
@@ -10,7 +8,6 @@ use rmcp::model::{Annotations, CallToolResult, ContentBlock, Resource, Role};
 use serde_json::{Value, json};
 
 use crate::arguments::{MOST_FAULTS, bounded};
-use crate::pictures::file_url;
 
 /// Base64 of all previews together: hosts count it, and some allow 1 MiB for a whole reply.
 pub(crate) const PREVIEW_BYTES: usize = 700_000;
@@ -27,7 +24,9 @@ pub(crate) struct Made {
     /// Its place among the pictures of its job.
     pub(crate) index: usize,
     pub(crate) id: AssetId,
-    pub(crate) path: PathBuf,
+    /// Where it is, for a line of text.
+    pub(crate) place: String,
+    pub(crate) url: String,
     pub(crate) bytes: u64,
     pub(crate) width: u32,
     pub(crate) height: u32,
@@ -120,14 +119,14 @@ pub(crate) fn faults(sentences: &[String]) -> String {
 }
 
 fn line(samples: usize, one: &Made) -> String {
-    let Made { index, id, path, width, height, seed, seconds, .. } = one;
+    let Made { index, id, place, width, height, seed, seconds, .. } = one;
     let number = if samples == 1 { "Picture".into() } else { format!("Picture {} of {samples}", index + 1) };
-    format!("{number}: {id}, {}, {width}x{height} pixels, seed {seed}, {seconds:.2} s.", path.display())
+    format!("{number}: {id}, {place}, {width}x{height} pixels, seed {seed}, {seconds:.2} s.")
 }
 
 fn link(one: &Made) -> ContentBlock {
     let title = format!("Inpainted picture, seed {}", one.seed);
-    picture_link(&one.path, format!("{}.png", one.id), title, "image/png", one.bytes)
+    picture_link(one.url.clone(), format!("{}.png", one.id), title, "image/png", one.bytes)
 }
 
 /// A small picture that models are shown.
@@ -137,14 +136,13 @@ pub(crate) fn preview_block(jpeg: &[u8]) -> ContentBlock {
 
 /// A link that hosts show to their users and don't send to models.
 pub(crate) fn picture_link(
-    path: &Path,
+    url: String,
     name: String,
     title: String,
     media_type: &str,
     bytes: u64,
 ) -> ContentBlock {
-    let mut resource =
-        Resource::new(file_url(path), name).with_title(title).with_mime_type(media_type).with_size(bytes);
+    let mut resource = Resource::new(url, name).with_title(title).with_mime_type(media_type).with_size(bytes);
     resource.annotations = Some(Annotations::default().with_audience(vec![Role::User]));
     ContentBlock::resource_link(resource)
 }
@@ -159,8 +157,10 @@ mod tests {
             .map(|index| Made {
                 index,
                 id: AssetId::of(&index.to_le_bytes()),
-                path: format!("/var/lib/a-folder-of-some-length/infill/blobs/{index:02}/{index:064}.png")
-                    .into(),
+                place: format!("/var/lib/a-folder-of-some-length/infill/blobs/{index:02}/{index:064}.png"),
+                url: format!(
+                    "file:///var/lib/a-folder-of-some-length/infill/blobs/{index:02}/{index:064}.png"
+                ),
                 bytes: 1 << 22,
                 width: 1024,
                 height: 768,

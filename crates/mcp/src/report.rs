@@ -34,7 +34,7 @@ impl Studio {
             To::Caller => {
                 let mut all = json!({ "job": job_value(&job), "creativeUnitsCost": 0 });
                 if let Ok(order) = &order {
-                    all["inference"] = linked(order.inference.clone(), &self.store);
+                    all["inference"] = linked(order.inference.clone(), &self.store, &self.links);
                 }
                 all
             }
@@ -116,7 +116,8 @@ impl Studio {
                 index,
                 seed: seed(&asset).unwrap_or_else(|| "unknown".into()),
                 preview: self.preview(id, budget),
-                path: self.store.path(&asset),
+                place: self.links.place(&self.store, &asset),
+                url: self.links.url(&self.store, &asset),
                 id: asset.id,
                 bytes: asset.size,
                 width: asset.meta.width.unwrap_or(0),

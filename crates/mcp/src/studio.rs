@@ -19,6 +19,7 @@ use crate::desk::{Desk, Place, Told, Whereabouts};
 use crate::estimate::Estimate;
 use crate::holdings::Holdings;
 use crate::inference::bare;
+use crate::links::Links;
 use crate::order::Order;
 use crate::pictures::AllowedFolders;
 use crate::prepare::Prepared;
@@ -42,6 +43,7 @@ pub(crate) struct Studio {
     /// Where pictures may be read.
     pub(crate) folders: AllowedFolders,
     pub(crate) holdings: Holdings,
+    pub(crate) links: Links,
     /// How long a call waits for its job, unless it says otherwise.
     pub(crate) wait: Duration,
     /// How much the store may hold.
@@ -65,7 +67,7 @@ impl Studio {
     ///
     /// # Errors
     /// A folder or a store that can't be used.
-    pub(crate) fn open(options: &ServeOptions) -> Result<Arc<Self>> {
+    pub(crate) fn open(options: &ServeOptions, links: Links) -> Result<Arc<Self>> {
         let store = Store::open(&options.store_dir)?;
         let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?;
         let models_dir =
@@ -77,6 +79,7 @@ impl Studio {
             engine: Engine::start(options.device, options.dtype)?,
             desk: Desk::default(),
             checks: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
+            links,
             wait: options.wait,
             limits: options.limits,
             device: options.device,
@@ -256,7 +259,7 @@ mod tests {
             device: DeviceChoice::Cpu,
             ..ServeOptions::default()
         };
-        let studio = Studio::open(&options).unwrap();
+        let studio = Studio::open(&options, Links::Files).unwrap();
         studio.adopt_late();
         assert_eq!(studio.desk.find(&id), Whereabouts::Elsewhere, "its process lives");
         drop(other);
@@ -276,7 +279,7 @@ mod tests {
             device: DeviceChoice::Cpu,
             ..ServeOptions::default()
         };
-        let studio = Studio::open(&options).unwrap();
+        let studio = Studio::open(&options, Links::Files).unwrap();
         let id = studio.store.create_job(&NewJob::default()).unwrap();
         let meta = AssetMeta { media_type: "image/png".into(), ..AssetMeta::default() };
         let painted = studio.store.put(b"painted", &meta).unwrap();
@@ -324,10 +327,10 @@ mod tests {
             ..ServeOptions::default()
         };
         // The job's process lives, as long as its store is open.
-        let studio = Studio::open(&options(Duration::from_secs(60))).unwrap();
+        let studio = Studio::open(&options(Duration::from_secs(60)), Links::Files).unwrap();
         Studio::start(&studio).unwrap();
         assert!(studio.store.get(&other).is_ok(), "what is young is spared");
-        let studio = Studio::open(&options(Duration::ZERO)).unwrap();
+        let studio = Studio::open(&options(Duration::ZERO), Links::Files).unwrap();
         Studio::start(&studio).unwrap();
         assert!(studio.store.get(&other).is_err());
         assert!(studio.store.get(&needed).is_ok());

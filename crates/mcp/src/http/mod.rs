@@ -32,6 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub use options::HttpOptions;
 
 use crate::call::MOST_WAIT_IN_SESSION;
+use crate::links::Links;
 use crate::server::Server;
 use crate::studio::Studio;
 use crate::{Error, Result, ServeOptions, tools};
@@ -65,10 +66,15 @@ pub fn serve_http(
     on_listening: impl FnOnce(SocketAddr),
 ) -> Result<()> {
     let (open, ended) = watch::channel(());
-    let studio = Studio::open(options)?;
+    let listen = |reason| Error::Listen { address: http.bind, reason };
+    // Bound first: links may lead there.
+    let listener = std::net::TcpListener::bind(http.bind).map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    listener.set_nonblocking(true).map_err(listen)?;
+    let studio = Studio::open(options, Links::over_http(bound, http.public_url.as_deref()))?;
     let server = Server::new(studio.clone(), tools::all()?, ended);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-    let served = runtime.block_on(serve(studio, server, http, open, on_listening));
+    let served = runtime.block_on(serve(studio, server, http, listener, open, on_listening));
     // What still runs is found in the store's rows when it is next opened.
     runtime.shutdown_background();
     served
@@ -78,11 +84,12 @@ async fn serve(
     studio: Arc<Studio>,
     server: Server,
     http: &HttpOptions,
+    listener: std::net::TcpListener,
     open: watch::Sender<()>,
     on_listening: impl FnOnce(SocketAddr),
 ) -> Result<()> {
     let listen = |reason| Error::Listen { address: http.bind, reason };
-    let listener = TcpListener::bind(http.bind).await.map_err(listen)?;
+    let listener = TcpListener::from_std(listener).map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     let mut signals = Signals::take()?;
 

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use hyper::Uri;
+
 use crate::{Error, Result};
 
 /// A token is guessed at: shorter ones are found.
@@ -13,6 +15,7 @@ pub struct HttpOptions {
     pub(super) bind: SocketAddr,
     pub(super) token: Option<String>,
     pub(super) names: Vec<String>,
+    pub(super) public_url: Option<String>,
 }
 
 impl HttpOptions {
@@ -51,7 +54,33 @@ impl HttpOptions {
             let allowed = "a loopback address, as 127.0.0.1:8765, or any with a token (--token-file FILE or INFILL_TOKEN)";
             return Err(refused("--http", value, allowed.into()));
         }
-        Ok(Self { bind: address, token, names: names.to_vec() })
+        Ok(Self { bind: address, token, names: names.to_vec(), public_url: None })
+    }
+
+    /// The address by which clients reach the server, as behind a proxy: links lead there, and its host is one of the
+    /// server's names. Without it links lead to files where the bound address is of this machine alone, else to the bound
+    /// address, and to resources of the protocol where that names no machine (`0.0.0.0`).
+    ///
+    /// # Errors
+    /// What is no `http://` or `https://` address, or has a query.
+    pub fn reached_at(mut self, url: &str) -> Result<Self> {
+        let refused = || Error::Refused {
+            field: "--public-url",
+            value: format!("{url:?}"),
+            allowed: "an address as https://example.com or http://example.com:8765".into(),
+        };
+        let uri: Uri = url.parse().map_err(|_| refused())?;
+        let (Some("http" | "https"), Some(authority), None) =
+            (uri.scheme_str(), uri.authority(), uri.query())
+        else {
+            return Err(refused());
+        };
+        if authority.as_str().contains('@') || url.contains('#') {
+            return Err(refused());
+        }
+        self.names.push(authority.as_str().to_owned());
+        self.public_url = Some(url.trim_end_matches('/').to_owned());
+        Ok(self)
     }
 }
 
@@ -86,6 +115,37 @@ mod tests {
             assert!(HttpOptions::new(text, Some(TOKEN), &[]).is_ok(), "{text}");
         }
         assert!(HttpOptions::new("[::ffff:127.0.0.1]:80", None, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_public_address_is_one_of_the_servers_names() {
+        let reached_at = |url| HttpOptions::new("80", None, &["a".into()]).unwrap().reached_at(url);
+        for (url, kept, name) in [
+            ("https://example.com/", "https://example.com", "example.com"),
+            ("http://example.com:8765", "http://example.com:8765", "example.com:8765"),
+            ("http://[fd00::7]:80/infill/", "http://[fd00::7]:80/infill", "[fd00::7]:80"),
+        ] {
+            let options = reached_at(url).unwrap();
+            assert_eq!(options.public_url.as_deref(), Some(kept));
+            assert_eq!(options.names, ["a", name]);
+        }
+        for url in [
+            "",
+            "/",
+            "example.com",
+            "ftp://a",
+            "http://",
+            "http://a/?b",
+            "http://a/#b",
+            "http://b@a/",
+            "http://a b",
+        ] {
+            let sentence = reached_at(url).unwrap_err().to_string();
+            assert!(
+                sentence.starts_with("--public-url is ") && sentence.contains("; allowed: "),
+                "{sentence}"
+            );
+        }
     }
 
     #[test]

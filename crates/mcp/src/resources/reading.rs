@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use super::{Scheme, failed, not_found};
 use crate::inference::linked;
 use crate::order::Order;
-use crate::pictures::file_url;
 use crate::reply::PREVIEW_BYTES;
 use crate::report::job_value;
 use crate::sizes::sides;
@@ -70,9 +69,8 @@ fn asset(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, 
 
 /// What is known of an asset: as the tool that shows one says it, with its file and its whole recipe.
 fn about_asset(studio: &Studio, asset: &Asset) -> Value {
-    let path = studio.store.path(asset);
-    let mut value = asset_value(asset, &file_url(&path));
-    value["path"] = json!(path.display().to_string());
+    let mut value = asset_value(asset, &studio.links.url(&studio.store, asset));
+    value["path"] = json!(studio.store.path(asset).display().to_string());
     if let Some(recipe) =
         asset.meta.recipe.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok())
     {
@@ -90,7 +88,7 @@ fn job(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, Er
     let job = studio.store.job(&id).map_err(nowhere)?;
     let mut value = json!({ "job": job_value(&job) });
     if let Ok(order) = Order::read(&job.input) {
-        value["inference"] = linked(order.inference, &studio.store);
+        value["inference"] = linked(order.inference, &studio.store, &studio.links);
     }
     Ok(vec![json_contents(uri, &value)])
 }

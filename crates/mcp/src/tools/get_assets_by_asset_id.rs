@@ -1,12 +1,11 @@
 //! `get-assets-by-asset-id`: what is known of a stored picture, with a preview and a link.
 
 use infill_store::{Asset, AssetId, iso};
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::CallToolResult;
 use serde_json::{Map, Value, json};
 
 use super::{Action, Definition};
 use crate::arguments::Arguments;
-use crate::pictures::file_url;
 use crate::reply;
 use crate::studio::Studio;
 
@@ -42,20 +41,27 @@ pub(crate) fn answer(studio: &Studio, given: &Map<String, Value>) -> CallToolRes
     if let Err(error) = studio.store.bytes(&id) {
         return refused(error);
     }
-    let path = studio.store.path(&asset);
-    let value = asset_value(&asset, &file_url(&path));
-    let mut result =
-        reply::told(&[line(&asset, &path.display().to_string(), &value)], json!({ "asset": value }));
+    let (place, url) = (studio.links.place(&studio.store, &asset), studio.links.url(&studio.store, &asset));
+    let value = asset_value(&asset, &url);
+    let mut result = reply::told(&[line(&asset, &place, &value)], json!({ "asset": value }));
     if let Some(jpeg) = studio.preview(&id, reply::preview_budget(0, 1)) {
         result.content.push(reply::preview_block(&jpeg));
     }
-    result.content.push(link(&asset, &path));
+    let name = studio.store.path(&asset).file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_else(|| id.to_string());
+    result.content.push(reply::picture_link(
+        url,
+        name,
+        "Stored picture".into(),
+        &asset.meta.media_type,
+        asset.size,
+    ));
     result
 }
 
-fn line(asset: &Asset, path: &str, value: &Value) -> String {
+fn line(asset: &Asset, place: &str, value: &Value) -> String {
     let Asset { id, meta, size, created_at, .. } = asset;
-    let mut text = format!("{id}: {path}, {}, ", meta.media_type);
+    let mut text = format!("{id}: {place}, {}, ", meta.media_type);
     if let (Some(width), Some(height)) = (meta.width, meta.height) {
         text.push_str(&format!("{width}x{height} pixels, "));
     }
@@ -123,10 +129,4 @@ pub(crate) fn asset_value(asset: &Asset, url: &str) -> Value {
         "createdAt": iso(*created_at),
         "updatedAt": iso(*created_at),
     })
-}
-
-fn link(asset: &Asset, path: &std::path::Path) -> ContentBlock {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("bin");
-    let name = format!("{}.{extension}", asset.id);
-    reply::picture_link(path, name, "Stored picture".into(), &asset.meta.media_type, asset.size)
 }
