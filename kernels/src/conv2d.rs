@@ -171,6 +171,21 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn large_pictures_match_the_naive_loop_each_as_alone(
+            b in 1usize..3, c in 16usize..40, o in 12usize..40, h in 1usize..40, w in 1usize..40, padding in 1usize..4
+        ) {
+            let w = w.max(256_usize.div_ceil(h));
+            let (x, weight, bias) = (noise(&[b, c, h, w], 1), noise(&[o, c, 3, 3], 2), noise(&[o], 3));
+            let out = conv2d(&x, &weight, Some(&bias), 1, padding).unwrap();
+            assert_close(&out, &naive(&x, &weight, &bias, 1, padding), 3e-5);
+            let last = conv2d(&x.narrow(0, b - 1, 1).unwrap(), &weight, Some(&bias), 1, padding).unwrap();
+            prop_assert_eq!(values(&out.narrow(0, b - 1, 1).unwrap()), values(&last));
+        }
+    }
+
+    proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn slices_match_the_naive_loop(

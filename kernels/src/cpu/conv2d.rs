@@ -82,8 +82,9 @@ impl CustomOp3 for Conv2d {
         let (batch, channels, height, width) = x_at.shape().dims4()?;
         let (out_channels, weight_channels, kh, kw) = w_at.shape().dims4()?;
         let (padded_height, padded_width) = (height + 2 * self.padding, width + 2 * self.padding);
+        let whole = height > 0 && width > 0 && !w.is_empty();
         let fits = weight_channels == channels && padded_height >= kh && padded_width >= kw;
-        if !fits || self.stride == 0 || bias.len() != out_channels || w.is_empty() {
+        if !fits || !whole || self.stride == 0 || bias.len() != out_channels {
             bail!(
                 "conv2d: picture {:?}, weight {:?}, bias {:?}, stride {}",
                 x_at.dims(),
@@ -110,7 +111,7 @@ impl CustomOp3 for Conv2d {
                 out.resize(out.len() + pixels, bias);
             }
         }
-        let winograd = sizes.winograd().filter(|sizes| winograd::pays(sizes, batch));
+        let winograd = sizes.winograd().filter(winograd::pays);
         if let Some(sizes) = winograd {
             winograd::convolve(x, w, &sizes, &mut out);
         } else {

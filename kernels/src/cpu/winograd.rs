@@ -1,9 +1,9 @@
 //! Convolution by 3 x 3 with step 1 in 16 products in place of 36 for four output pixels: Winograd's F(2x2, 3x3) (Lavin
 //! and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016).
 //!
-//! A tile is 2 x 2 output pixels, which need 4 x 4 input pixels. Weights and inputs are transformed (`G g Gt`, `Bt d B`),
-//! multiplied point by point of the 16 and summed over the channels, which are 16 matrix products, and the sums
-//! transformed back (`At m A`). Its constants are 1 and 1/2, so that hardly more is rounded than in the plain sum.
+//! A tile is 2 x 2 output pixels, which need 4 x 4 input pixels. Weights and inputs are transformed (`G g Gt`,
+//! `Bt d B`), multiplied point by point of the 16 and summed over the channels, which are 16 matrix products, and the
+//! sums transformed back (`At m A`). Its constants are 1 and 1/2, so that hardly more is rounded than in the plain sum.
 
 use rayon::prelude::*;
 
@@ -11,12 +11,12 @@ use super::microkernel::{MR, NR, Simd};
 
 /// Points of a transformed tile.
 const POINTS: usize = 16;
-/// Tiles of one piece of work: panels of NR.
-const TILES: usize = 4 * NR;
+/// The most tiles of one piece of work: panels of NR.
+const TILES: usize = 5 * NR;
 /// Channels of one pass: what they give at one point for all tiles stays in the first-level cache.
 const DEPTH: usize = 64;
-/// Output channels of one piece of work: groups of MR.
-const GROUPS: usize = 14;
+/// The most output channels of one piece of work.
+const CHANNELS: usize = 14 * MR;
 /// The most transformed weights that are held at once, as values: 16 MiB.
 const MOST_WEIGHTS: usize = 1 << 22;
 /// What lies between the values of one point and those of the next, so that the 16 don't fall into the same lines of a
@@ -34,10 +34,10 @@ pub(super) struct Sizes {
     pub(super) padding: usize,
 }
 
-/// Whether there is more to gain than the transforms cost.
-pub(super) fn pays(sizes: &Sizes, pictures: usize) -> bool {
-    let pixels = pictures * sizes.out_height * sizes.out_width;
-    sizes.channels >= 16 && sizes.out_channels >= MR && pixels >= 256
+/// Whether there is more to gain than the transforms cost. One picture decides: what comes of it is then the same among
+/// any others.
+pub(super) fn pays(sizes: &Sizes) -> bool {
+    sizes.channels >= 16 && sizes.out_channels >= MR && sizes.out_height * sizes.out_width >= 256
 }
 
 /// Some tiles of some output channels of one picture.
@@ -50,8 +50,10 @@ struct Piece<'a> {
     left: usize,
     rows: usize,
     columns: usize,
-    /// For each channel the pixels of each row.
-    out: Vec<Vec<&'a mut [f32]>>,
+    /// The pixels of each row, for each channel.
+    out: Vec<&'a mut [f32]>,
+    /// Rows of pixels: twice the tiles', or one less at an odd end.
+    height: usize,
 }
 
 /// Adds the convolution of the pictures `x` with `weights` (O, C, 3, 3) to `out`, which holds the bias.
@@ -62,10 +64,11 @@ pub(super) fn convolve(x: &[f32], weights: &[f32], sizes: &Sizes, out: &mut [f32
     // So many output channels at a time that their weights can be held.
     let per_group = POINTS * sizes.channels * MR;
     let at_once = (MOST_WEIGHTS / per_group).max(1) * MR;
-    let mut transformed = Vec::new();
+    // Whole pieces, for each transforms its inputs anew.
+    let at_once = if at_once > CHANNELS { at_once / CHANNELS * CHANNELS } else { at_once };
+    let mut transformed = vec![0f32; at_once.min(sizes.out_channels).div_ceil(MR) * per_group];
     for first in (0..sizes.out_channels).step_by(at_once) {
         let channels = at_once.min(sizes.out_channels - first);
-        transformed.resize(channels.div_ceil(MR) * per_group, 0.0);
         let weights = &weights[first * sizes.channels * 9..][..channels * sizes.channels * 9];
         transformed
             .par_chunks_exact_mut(per_group)
@@ -89,21 +92,23 @@ fn pieces<'a>(picture: &'a [f32], sizes: &Sizes, planes: &'a mut [f32]) -> Vec<P
     let (down, across) = (sizes.out_height.div_ceil(2), sizes.out_width.div_ceil(2));
     // Evenly, and in whole panels but for the last.
     let columns = across.div_ceil(across.div_ceil(TILES)).next_multiple_of(NR).min(across);
-    let rows = (TILES / columns).clamp(1, down);
-    let channels = MR * GROUPS;
+    let rows = rows_of_pieces(columns).min(down);
     let mut pieces = Vec::new();
-    for (part, planes) in planes.chunks_mut(channels * sizes.out_height * sizes.out_width).enumerate() {
+    for (part, planes) in planes.chunks_mut(CHANNELS * sizes.out_height * sizes.out_width).enumerate() {
         let first = pieces.len();
+        let channels = planes.len() / (sizes.out_height * sizes.out_width);
         for top in (0..down).step_by(rows) {
             for left in (0..across).step_by(columns) {
+                let height = (2 * rows).min(sizes.out_height - 2 * top);
                 pieces.push(Piece {
                     picture,
-                    channel: part * channels,
+                    channel: part * CHANNELS,
                     top,
                     left,
                     rows: rows.min(down - top),
                     columns: columns.min(across - left),
-                    out: Vec::new(),
+                    out: Vec::with_capacity(channels * height),
+                    height,
                 });
             }
         }
@@ -111,18 +116,22 @@ fn pieces<'a>(picture: &'a [f32], sizes: &Sizes, planes: &'a mut [f32]) -> Vec<P
         for plane in planes.chunks_exact_mut(sizes.out_height * sizes.out_width) {
             for (band, pixels) in plane.chunks_mut(2 * rows * sizes.out_width).enumerate() {
                 let pieces = &mut pieces[first + band * in_a_row..][..in_a_row];
-                pieces.iter_mut().for_each(|piece| piece.out.push(Vec::with_capacity(2 * rows)));
                 for row in pixels.chunks_exact_mut(sizes.out_width) {
                     for (piece, part) in pieces.iter_mut().zip(row.chunks_mut(2 * columns)) {
-                        if let Some(channel) = piece.out.last_mut() {
-                            channel.push(part);
-                        }
+                        piece.out.push(part);
                     }
                 }
             }
         }
     }
     pieces
+}
+
+/// How many rows of so many tiles make a piece: as many as leave the least of its panels empty.
+fn rows_of_pieces(columns: usize) -> usize {
+    let panels = |rows: usize| (rows * columns).div_ceil(NR);
+    let most = (TILES / columns).max(1);
+    (1..=most).rev().min_by(|&a, &b| (panels(a) * b).cmp(&(panels(b) * a))).unwrap_or(1)
 }
 
 /// What a thread works in.
@@ -155,10 +164,10 @@ struct Run {
     column: usize,
 }
 
-fn one(simd: Simd, piece: Piece<'_>, weights: &[f32], sizes: &Sizes, room: &mut Room) {
+fn one(simd: Simd, mut piece: Piece<'_>, weights: &[f32], sizes: &Sizes, room: &mut Room) {
     let tiles = piece.rows * piece.columns;
     let panels = tiles.div_ceil(NR);
-    let groups = piece.out.len().div_ceil(MR);
+    let groups = (piece.out.len() / piece.height).div_ceil(MR);
     let runs: Vec<Vec<Run>> = (0..panels).map(|panel| runs(&piece, panel)).collect();
     let width = panels * NR;
     // How far apart two points are.
@@ -195,7 +204,7 @@ fn one(simd: Simd, piece: Piece<'_>, weights: &[f32], sizes: &Sizes, room: &mut 
             }
         }
     }
-    for (channel, out) in piece.out.into_iter().enumerate() {
+    for (channel, out) in piece.out.chunks_exact_mut(piece.height).enumerate() {
         transform_back(&room.sums[channel * width..], sums_apart, piece.columns, out);
     }
 }
@@ -313,14 +322,11 @@ fn transform_weights(weights: &[f32], channels: usize, out: &mut [f32]) {
 }
 
 /// Adds `At m A` of the tiles of one output channel to its rows. `sums` holds the tiles of each point, so far `apart`.
-fn transform_back(sums: &[f32], apart: usize, columns: usize, out: Vec<&mut [f32]>) {
-    let mut rows = out.into_iter();
-    let mut first = 0;
-    while let Some(upper) = rows.next() {
-        let mut lower = rows.next();
+fn transform_back(sums: &[f32], apart: usize, columns: usize, out: &mut [&mut [f32]]) {
+    for (row, out) in out.chunks_mut(2).enumerate() {
         for start in (0..columns).step_by(NR) {
             let length = NR.min(columns - start);
-            let m = |i: usize| &sums[i * apart + first + start..][..length];
+            let m = |i: usize| &sums[i * apart + row * columns + start..][..length];
             // Rows first: 2 x 4.
             let mut half = [[[0f32; NR]; 4]; 2];
             for j in 0..4 {
@@ -330,18 +336,35 @@ fn transform_back(sums: &[f32], apart: usize, columns: usize, out: Vec<&mut [f32
                     half[1][j][x] = b[x] - c[x] - d[x];
                 }
             }
-            for (half, row) in half.iter().zip([Some(&mut *upper), lower.as_deref_mut()]) {
-                let Some(row) = row else { continue };
+            for (half, pixels) in half.iter().zip(out.iter_mut()) {
                 let mut pairs = [[0f32; 2]; NR];
                 for (x, pair) in pairs[..length].iter_mut().enumerate() {
                     let (a, b, c, d) = (half[0][x], half[1][x], half[2][x], half[3][x]);
                     *pair = [a + b + c, b - c - d];
                 }
-                for (out, y) in row[2 * start..].iter_mut().zip(pairs[..length].as_flattened()) {
-                    *out += y;
+                for (pixel, y) in pixels[2 * start..].iter_mut().zip(pairs[..length].as_flattened()) {
+                    *pixel += y;
                 }
             }
         }
-        first += columns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_leave_little_of_their_panels_empty() {
+        // The widths of SDXL's and SD 1.5's first level at common sizes, in tiles.
+        for (columns, most) in
+            [(8, 1.0), (16, 1.0), (32, 1.0), (48, 1.0), (64, 1.0), (72, 1.12), (76, 1.06), (80, 1.0)]
+        {
+            let tiles = rows_of_pieces(columns) * columns;
+            assert!(tiles <= TILES);
+            let share = (tiles.div_ceil(NR) * NR) as f64 / tiles as f64;
+            assert!(share <= most, "{columns}: {share}");
+        }
+        assert_eq!(rows_of_pieces(TILES), 1);
     }
 }
