@@ -268,7 +268,7 @@ pub(crate) struct ServeArgs {
     #[arg(long = "allow-host", value_name = "NAME", requires = "http")]
     pub(crate) allow_hosts: Vec<String>,
     /// Address by which clients reach the server, such as https://example.com: links to pictures lead there, and
-    /// its host is allowed [default: files, or the bound address where other machines reach it]
+    /// its host is allowed [default: files on this machine; else the bound address, or asset:// links on 0.0.0.0]
     #[arg(long, value_name = "URL", requires = "http")]
     pub(crate) public_url: Option<String>,
     /// Form of the log on standard error

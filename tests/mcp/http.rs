@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use infill_store::{JobStatus, Store};
+use infill_store::{AssetMeta, JobStatus, Store};
 use serde_json::{Value, json};
 
 use crate::client::{Http, NEWEST, Stream, answer, command, eventually};
@@ -133,6 +133,10 @@ fn a_token_is_asked_for_and_an_open_address_needs_one() {
             "error: --public-url is \"paint.example.com\"; allowed: ",
         ),
         (
+            vec!["--http", "127.0.0.1:0", "--public-url", "https://example.com"],
+            "error: --public-url is \"https://example.com\", which other machines can reach; allowed: ",
+        ),
+        (
             vec!["--http", "0.0.0.0:0"],
             "error: --http is 0.0.0.0:0, which other machines can reach; allowed: ",
         ),
@@ -157,6 +161,7 @@ fn a_token_is_asked_for_and_an_open_address_needs_one() {
 fn links_lead_to_the_address_that_clients_know() {
     let dir = tempfile::tempdir().unwrap();
     let site = "https://example.com/infill";
+    let large = Store::open(dir.path()).unwrap().put(&[7; 1 << 20], &AssetMeta::default()).unwrap();
     let server = Http::start_with(dir.path(), Some(TOKEN), &["--public-url", site]);
     let called = |tool: &str, arguments: &Value| {
         let params = json!({"name": tool, "arguments": arguments});
@@ -169,10 +174,33 @@ fn links_lead_to_the_address_that_clients_know() {
     assert!(text(&painted).contains(link), "{}", text(&painted));
     let input = painted["structuredContent"]["inference"]["image"].as_str().unwrap();
     assert!(input.starts_with(&format!("{site}/assets/asset_")), "{input}");
-    assert!(!painted.to_string().contains(dir.path().to_str().unwrap()), "a path of the server: {painted}");
+    let tells_no_path = |reply: &Value| {
+        assert!(!reply.to_string().contains(dir.path().to_str().unwrap()), "a path of the server: {reply}");
+    };
+    tells_no_path(&painted);
 
     let shown = called("get-assets-by-asset-id", &json!({"assetId": id}));
     assert_eq!(shown["structuredContent"]["asset"]["url"], link);
+    let last = shown["content"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["uri"], &last["name"]), (&json!(link), &json!(format!("{id}.png"))));
+    tells_no_path(&shown);
+    let read = |uri: &str| {
+        let answers = server.request(NEWEST, None, "resources/read", &json!({ "uri": uri }));
+        let answer = answers.last().unwrap();
+        tells_no_path(answer);
+        let contents = answer["result"]["contents"].as_array().unwrap_or_else(|| panic!("{answer}")).clone();
+        let about: Value = serde_json::from_str(contents.last().unwrap()["text"].as_str().unwrap()).unwrap();
+        (contents[0]["blob"].clone(), about)
+    };
+    let (picture, about) = read(&format!("asset://{id}"));
+    assert_eq!((&about["id"], &about["url"], about.get("path")), (&json!(id), &json!(link), None));
+    assert!(picture.is_string());
+    assert_eq!(read(link), (picture, about));
+    let note = read(&format!("{site}/assets/{large}")).1["note"].clone();
+    assert!(
+        note.as_str().unwrap().ends_with(&format!("; it is whole at /assets/{large} of this server.")),
+        "{note}"
+    );
     let bearer = format!("Bearer {TOKEN}");
     let picture = server.ask("GET", &format!("/assets/{id}"), &[("Authorization", &bearer)], b"");
     assert_eq!((picture.status, picture.header("content-type")), (200, Some("image/png")));

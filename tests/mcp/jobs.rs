@@ -317,6 +317,7 @@ fn pictures_and_jobs_are_looked_up_by_their_ids() {
     let kinds: Vec<_> =
         result["content"].as_array().unwrap().iter().map(|block| block["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["text", "image", "resource_link"]);
+    assert_eq!(result["content"][2]["name"], format!("{id}.png"));
     let asset = &result["structuredContent"]["asset"];
     let input = &made["structuredContent"]["inference"]["imageId"];
     assert_eq!((&asset["metadata"]["parentId"], &asset["privacy"]), (input, &json!("unlisted")));

@@ -178,7 +178,7 @@ fn every_fault_is_one_sentence_and_nothing_is_kept() {
         ),
         (
             json!({"image": "init.png"}),
-            "image is \"init.png\"; allowed: an asset id, a file:// URL, an absolute path, or",
+            "image is \"init.png\"; allowed: an asset id or a link to one, a file:// URL, an absolute path, or",
         ),
         (json!({"strength": 0.01}), "strength is 0.01"),
         (

@@ -199,7 +199,7 @@ fn original_assets_are_what_is_linked_anyway() {
         let made = bench.call(&json!({}));
         let asked = bench.call(&json!({"originalAssets": "true"}));
         assert_eq!(files(&asked), files(&made));
-        assert!(text(&asked).contains("Note: originalAssets has no effect: the linked files always are"));
+        assert!(text(&asked).contains("Note: originalAssets has no effect: the linked pictures always are"));
         assert!(!text(&bench.call(&json!({"originalAssets": "false"}))).contains("Note: "));
         assert!(bench.refusal(&json!({"originalAssets": true})).starts_with("originalAssets is true; "));
     });

@@ -1,6 +1,6 @@
 //! Where a client finds a stored picture.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use infill_store::{Asset, Store};
 
@@ -19,13 +19,26 @@ pub(crate) enum Links {
 
 impl Links {
     /// For clients that reach the server over HTTP: by the public address if one was given, else by the bound one.
-    pub(crate) fn over_http(bound: SocketAddr, public: Option<&str>) -> Self {
-        match public {
-            Some(public) => Self::Site(public.to_owned()),
-            None if bound.ip().to_canonical().is_loopback() => Self::Files,
-            None if bound.ip().to_canonical().is_unspecified() => Self::Resources,
-            None => Self::Site(format!("http://{bound}")),
+    /// `names` are further host names under which they do.
+    pub(crate) fn over_http(bound: SocketAddr, public: Option<&str>, names: &[String]) -> Self {
+        if let Some(public) = public {
+            return Self::Site(public.to_owned());
         }
+        // It says which way out to take on one machine, and is no part of a URL.
+        let is_scoped = matches!(bound, SocketAddr::V6(bound) if bound.scope_id() != 0);
+        let address = bound.ip().to_canonical();
+        match address {
+            // Other names lead here through a proxy: the clients may be anywhere.
+            _ if address.is_loopback() && names.is_empty() => Self::Files,
+            _ if address.is_loopback() || address.is_unspecified() || is_scoped => Self::Resources,
+            IpAddr::V6(address) if address.is_unicast_link_local() => Self::Resources,
+            _ => Self::Site(format!("http://{}", SocketAddr::new(address, bound.port()))),
+        }
+    }
+
+    /// True where clients are on this machine, and may be told of its folders.
+    pub(crate) fn are_files(&self) -> bool {
+        matches!(self, Self::Files)
     }
 
     /// The URL of a picture.
@@ -60,18 +73,27 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let id = store.put(b"a picture", &AssetMeta::default()).unwrap();
         let asset = store.get(&id).unwrap();
-        for (bound, public, expected) in [
-            ("127.0.0.1:80", None, None),
-            ("[::ffff:127.0.0.1]:80", None, None),
-            ("0.0.0.0:80", None, Some(format!("asset://{id}"))),
-            ("[fd00::7]:80", None, Some(format!("http://[fd00::7]:80/assets/{id}"))),
-            (
-                "127.0.0.1:80",
-                Some("https://example.com/b"),
-                Some(format!("https://example.com/b/assets/{id}")),
-            ),
+        let resource = format!("asset://{id}");
+        let site = |address: &str| Some(format!("{address}/assets/{id}"));
+        let (public, named) = (Some("https://example.com/b"), &["a".to_owned()][..]);
+        for (bound, public, names, expected) in [
+            ("127.0.0.1:80", None, &[][..], None),
+            ("[::1]:80", None, &[], None),
+            ("[::ffff:127.0.0.1]:80", None, &[], None),
+            ("127.0.0.1:80", None, named, Some(resource.clone())),
+            ("[::ffff:127.0.0.1]:80", None, named, Some(resource.clone())),
+            ("0.0.0.0:80", None, &[], Some(resource.clone())),
+            ("[::]:80", None, named, Some(resource.clone())),
+            ("[fe80::1]:80", None, &[], Some(resource.clone())),
+            ("[fd00::7%2]:80", None, &[], Some(resource.clone())),
+            ("[fd00::7]:80", None, &[], site("http://[fd00::7]:80")),
+            ("192.168.0.7:80", None, named, site(&format!("http://{}", "192.168.0.7:80"))),
+            ("[::ffff:192.168.0.7]:80", None, &[], site(&format!("http://{}", "192.168.0.7:80"))),
+            ("127.0.0.1:80", public, &[], site("https://example.com/b")),
+            ("[fe80::1]:80", public, named, site("https://example.com/b")),
         ] {
-            let links = Links::over_http(bound.parse().unwrap(), public);
+            let links = Links::over_http(bound.parse().unwrap(), public, names);
+            assert_eq!(links.are_files(), expected.is_none(), "{bound}");
             let (url, place) = (links.url(&store, &asset), links.place(&store, &asset));
             let path = store.path(&asset);
             match expected {

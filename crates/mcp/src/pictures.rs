@@ -40,9 +40,9 @@ pub(crate) enum Source {
 
 impl Source {
     /// What a picture may be.
-    pub(crate) const ALLOWED: &str = "an asset id, a file:// URL, an absolute path, or a data URL of a PNG, JPEG or WebP picture in base64";
+    pub(crate) const ALLOWED: &str = "an asset id or a link to one, a file:// URL, an absolute path, or a data URL of a PNG, JPEG or WebP picture in base64";
     /// What a picture may be where a model has to repeat it.
-    pub(crate) const SHORT: &str = "an asset id, a file:// URL or an absolute path";
+    pub(crate) const SHORT: &str = "an asset id or a link to one, a file:// URL or an absolute path";
 
     /// Reads a picture parameter.
     pub(crate) fn read(text: &str) -> std::result::Result<Self, Refusal> {
@@ -65,7 +65,9 @@ impl Source {
             return Ok(Self::File(text.into()));
         }
         if strip_scheme(text, "http:").is_some() || strip_scheme(text, "https:").is_some() {
-            return Err((show_text(text), format!("{}; this server works offline", Self::ALLOWED)));
+            let offline =
+                "this server works offline, and takes only links of its own, which end in /assets/ID";
+            return Err((show_text(text), format!("{}; {offline}", Self::ALLOWED)));
         }
         Err((show_text(text), Self::ALLOWED.into()))
     }
@@ -87,7 +89,7 @@ impl Source {
 }
 
 /// The id in a text that names an asset: itself, or a link to it (whose host says nothing: the id is made of the bytes).
-fn asset_of(text: &str) -> Option<&str> {
+pub(crate) fn asset_of(text: &str) -> Option<&str> {
     let id = if let Some(rest) = strip_scheme(text, "asset:") {
         rest.strip_prefix("//")?
     } else if strip_scheme(text, "http:").is_some() || strip_scheme(text, "https:").is_some() {
@@ -266,6 +268,38 @@ mod tests {
             let (value, allowed) = Source::read(text).unwrap_err();
             assert!(!value.is_empty() && !allowed.is_empty() && !allowed.contains('\n'), "{text}");
         }
+    }
+
+    #[test]
+    fn only_what_names_an_asset_is_one() {
+        let id = AssetId::of(b"a picture");
+        for text in [
+            id.to_string(),
+            format!("asset://{id}"),
+            format!("http://127.0.0.1:80/assets/{id}"),
+            format!("HTTPS://example.com/a/assets/{id}"),
+        ] {
+            assert_eq!(asset_of(&text), Some(id.as_str()), "{text}");
+            assert_eq!(Source::read(&text), Ok(Source::Asset(id.clone())), "{text}");
+        }
+        for text in [
+            format!("asset:{id}"),
+            "asset://cat".into(),
+            "https://a/assets/cat.png".into(),
+            format!("https://a/{id}"),
+            format!("/assets/{id}"),
+            format!("ftp://a/assets/{id}"),
+        ] {
+            assert_eq!(asset_of(&text), None, "{text}");
+        }
+        for end in ["/", "?x", "#x", ".png", "/assets/cat.png"] {
+            for start in ["", "asset://", "https://a/assets/"] {
+                let text = format!("{start}{id}{end}");
+                assert!(Source::read(&text).is_err(), "{text}");
+            }
+        }
+        let (_, allowed) = Source::read("https://a/cat.png").unwrap_err();
+        assert!(allowed.ends_with("takes only links of its own, which end in /assets/ID"), "{allowed}");
     }
 
     #[cfg(unix)]

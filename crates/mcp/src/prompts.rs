@@ -15,7 +15,7 @@ use crate::tools::Kind;
 /// What an argument takes, and so how it is checked and completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// An asset id, or a file under an allowed folder. A data URL would have to be typed by the model.
+    /// An asset id or a link to one, or a file under an allowed folder. A data URL would have to be typed by the model.
     Picture,
     /// The name of a model.
     Model,
@@ -46,7 +46,7 @@ pub(crate) enum Recipe {
 
 const IMAGE: Argument = Argument {
     name: "image",
-    description: "The picture: an asset id, or a path or file:// URL under a folder that the server allows",
+    description: "The picture: an asset id or a link to one, or a path or file:// URL under a folder that the server allows",
     required: true,
     takes: Takes::Picture,
 };
@@ -332,8 +332,8 @@ fn message(recipe: Recipe, purpose: Option<AdapterPurpose>, values: &Map<String,
     let again =
         if recipe == Recipe::Remove && is_built_in { "another seed" } else { "another seed or other words" };
     lines.push(format!(
-        "Then show the result, and tell me its asset id, its file and its seed. If it is not what was asked for, say \
-         what is wrong, and try {again} before you ask me for another mask."
+        "Then show the result, and tell me its asset id, where it is and its seed. If it is not what was asked for, \
+         say what is wrong, and try {again} before you ask me for another mask."
     ));
     lines.join("\n\n")
 }

@@ -23,9 +23,9 @@ use crate::{call, completion, prompts, resources, tasks};
 
 const INSTRUCTIONS: &str = "infill repaints parts of pictures on this machine, offline. Call post-inpaint-inferences \
 with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt; call \
-post-inpaint-ip-adapter-inferences where reference pictures show how it should look. Pictures are given as asset ids out \
-of earlier results, as file:// URLs under the folders that the server allows, or as data URLs; to work on a result, give \
-its asset id as the next image. Check arguments without running them with dryRun \"true\". A run may take minutes on a \
+post-inpaint-ip-adapter-inferences where reference pictures show how it should look. Pictures are given as asset ids or \
+links out of earlier results, as file:// URLs under the folders that the server allows, or as data URLs; to work on a \
+result, give its asset id as the next image. Check arguments without running them with dryRun \"true\". A run may take minutes on a \
 CPU: ask for progress, and begin with numSamples 1. A call that takes longer than the server lets it wait is answered \
 with its job, which goes on: get-job-id gives its pictures later. get-assets-by-asset-id shows a stored picture; \
 asset://ID, job://ID and model://ID are resources.";

@@ -24,12 +24,20 @@ pub(crate) struct Guard {
     bound: SocketAddr,
     /// Further names under which the server is reached, each with or without a port.
     names: Vec<String>,
+    /// The Origin of the page where clients know the server by another address.
+    origin: Option<String>,
     token: Option<String>,
 }
 
 impl Guard {
-    pub(crate) fn new(bound: SocketAddr, names: &[String], token: Option<String>) -> Self {
-        Self { bound, names: names.iter().map(|name| name.to_ascii_lowercase()).collect(), token }
+    pub(crate) fn new(
+        bound: SocketAddr,
+        names: &[String],
+        origin: Option<String>,
+        token: Option<String>,
+    ) -> Self {
+        let names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        Self { bound, names, origin, token }
     }
 
     /// Host and Origin.
@@ -45,6 +53,8 @@ impl Guard {
         let same = |origin: &str| {
             let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
             authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+                // A proxy may have written another Host.
+                || self.origin.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(origin))
         };
         if headers.contains_key(ORIGIN) && !single(headers, &ORIGIN).is_some_and(same) {
             return Err(Refusal::Foreign(format!(
@@ -141,7 +151,7 @@ mod tests {
 
     fn guard(bound: &str, names: &[&str]) -> Guard {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Guard::new(bound.parse().unwrap(), &names, Some("a-token-of-some-length".into()))
+        Guard::new(bound.parse().unwrap(), &names, None, Some("a-token-of-some-length".into()))
     }
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
@@ -216,6 +226,23 @@ mod tests {
     }
 
     #[test]
+    fn a_page_from_the_public_address_may_ask_whatever_the_host() {
+        let names = ["example.com".to_owned()];
+        let origin = "https://example.com:444".to_owned();
+        let guard = Guard::new("127.0.0.1:8000".parse().unwrap(), &names, Some(origin), None);
+        for (host, origin, own) in [
+            ("127.0.0.1:8000", "https://example.com:444", true),
+            ("example.com:444", "https://example.com:444", true),
+            ("127.0.0.1:8000", "http://example.com:444", false),
+            ("127.0.0.1:8000", "https://example.com", false),
+            ("127.0.0.1:8000", "https://example.com:444/", false),
+            ("evil.example.com", "https://example.com:444", false),
+        ] {
+            assert_eq!(passes(&guard, &[(HOST, host), (ORIGIN, origin)]), own, "{host} {origin}");
+        }
+    }
+
+    #[test]
     fn a_token_that_is_set_is_asked_for() {
         let guard = guard("127.0.0.1:8000", &[]);
         let passes = |value: &str| guard.check_token(&headers(&[(AUTHORIZATION, value)])).is_ok();
@@ -231,7 +258,7 @@ mod tests {
             assert!(!passes(value), "{value}");
         }
         assert!(guard.check_token(&HeaderMap::new()).is_err());
-        let open = Guard::new("127.0.0.1:8000".parse().unwrap(), &[], None);
+        let open = Guard::new("127.0.0.1:8000".parse().unwrap(), &[], None, None);
         assert!(open.check_token(&HeaderMap::new()).is_ok());
     }
 }

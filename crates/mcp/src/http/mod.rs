@@ -71,7 +71,8 @@ pub fn serve_http(
     let listener = std::net::TcpListener::bind(http.bind).map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     listener.set_nonblocking(true).map_err(listen)?;
-    let studio = Studio::open(options, Links::over_http(bound, http.public_url.as_deref()))?;
+    let public = http.public.as_ref().map(|public| public.url.as_str());
+    let studio = Studio::open(options, Links::over_http(bound, public, &http.names))?;
     let server = Server::new(studio.clone(), tools::all()?, ended);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let served = runtime.block_on(serve(studio, server, http, listener, open, on_listening));
@@ -105,7 +106,8 @@ async fn serve(
     let stop = config.cancellation_token.clone();
     let running = server.running();
     let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions.clone(), config);
-    let guard = Guard::new(bound, &http.names, http.token.clone());
+    let origin = http.public.as_ref().map(|public| public.origin.clone());
+    let guard = Guard::new(bound, &http.names, origin, http.token.clone());
     let site = Arc::new(Site::new(guard, studio.clone(), mcp, sessions, running.clone()));
 
     // Before anything is logged: whoever started the server reads where it is from the first line.

@@ -1,8 +1,9 @@
 //! Where the server listens, and to whom.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 
 use crate::{Error, Result};
 
@@ -15,7 +16,16 @@ pub struct HttpOptions {
     pub(super) bind: SocketAddr,
     pub(super) token: Option<String>,
     pub(super) names: Vec<String>,
-    pub(super) public_url: Option<String>,
+    pub(super) public: Option<Public>,
+}
+
+/// The address by which clients reach the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Public {
+    /// It does not end in a slash.
+    pub(super) url: String,
+    /// The `Origin` that browsers send from there.
+    pub(super) origin: String,
 }
 
 impl HttpOptions {
@@ -54,34 +64,63 @@ impl HttpOptions {
             let allowed = "a loopback address, as 127.0.0.1:8765, or any with a token (--token-file FILE or INFILL_TOKEN)";
             return Err(refused("--http", value, allowed.into()));
         }
-        Ok(Self { bind: address, token, names: names.to_vec(), public_url: None })
+        Ok(Self { bind: address, token, names: names.to_vec(), public: None })
     }
 
     /// The address by which clients reach the server, as behind a proxy: links lead there, and its host is one of the
     /// server's names. Without it links lead to files where the bound address is of this machine alone, else to the bound
-    /// address, and to resources of the protocol where that names no machine (`0.0.0.0`).
+    /// address, and to resources of the protocol where that is not what clients call the server: bound to `0.0.0.0`, to
+    /// an address that holds within one link only, or behind a proxy with a name of its own.
     ///
     /// # Errors
-    /// What is no `http://` or `https://` address, or has a query.
+    /// What is no `http://` or `https://` address, or has a query. An address that other machines reach, without a token.
     pub fn reached_at(mut self, url: &str) -> Result<Self> {
-        let refused = || Error::Refused {
-            field: "--public-url",
-            value: format!("{url:?}"),
-            allowed: "an address as https://example.com or http://example.com:8765".into(),
+        let refused = |value, allowed: &str| {
+            Err(Error::Refused { field: "--public-url", value, allowed: allowed.into() })
         };
-        let uri: Uri = url.parse().map_err(|_| refused())?;
-        let (Some("http" | "https"), Some(authority), None) =
-            (uri.scheme_str(), uri.authority(), uri.query())
-        else {
-            return Err(refused());
+        let uri = url.parse::<Uri>().ok().filter(|_| !url.contains('#'));
+        let parts = uri.as_ref().and_then(|uri| match (uri.scheme_str(), uri.authority(), uri.query()) {
+            (Some(scheme @ ("http" | "https")), Some(authority), None) => {
+                Some((scheme, authority.host(), port(authority)?))
+            }
+            _ => None,
+        });
+        let Some((scheme, host, port)) = parts else {
+            let allowed = "an address as https://example.com or http://example.com:8765";
+            return refused(format!("{url:?}"), allowed);
         };
-        if authority.as_str().contains('@') || url.contains('#') {
-            return Err(refused());
+        // Wherever the server is bound: a proxy hands on what other machines ask.
+        if self.token.is_none() && !is_here(host) {
+            let allowed = "localhost or a loopback address, as http://localhost:8765, or any with a token (--token-file FILE or INFILL_TOKEN)";
+            return refused(format!("{url:?}, which other machines can reach"), allowed);
         }
-        self.names.push(authority.as_str().to_owned());
-        self.public_url = Some(url.trim_end_matches('/').to_owned());
+        // A browser leaves out the port that goes with the scheme.
+        let origin = match (scheme, port) {
+            (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+            (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+        };
+        self.names.push(host.to_owned());
+        self.public = Some(Public { url: url.trim_end_matches('/').to_owned(), origin });
         Ok(self)
     }
+}
+
+/// The port of an authority, if it has one. `None`: it has no host, names a user, or its port is none.
+fn port(authority: &Authority) -> Option<Option<u16>> {
+    let (text, host) = (authority.as_str(), authority.host());
+    let rest = text.strip_prefix(host).filter(|_| !host.is_empty())?;
+    match rest.strip_prefix(':') {
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(Some(port.parse().ok()?)),
+        None if rest.is_empty() => Some(None),
+        _ => None,
+    }
+}
+
+/// True for a host that only clients on this machine can mean.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -119,15 +158,19 @@ mod tests {
 
     #[test]
     fn a_public_address_is_one_of_the_servers_names() {
-        let reached_at = |url| HttpOptions::new("80", None, &["a".into()]).unwrap().reached_at(url);
-        for (url, kept, name) in [
-            ("https://example.com/", "https://example.com", "example.com"),
-            ("http://example.com:8765", "http://example.com:8765", "example.com:8765"),
-            ("http://[fd00::7]:80/infill/", "http://[fd00::7]:80/infill", "[fd00::7]:80"),
+        let reached_at = |url| HttpOptions::new("80", Some(TOKEN), &["a".into()]).unwrap().reached_at(url);
+        for (given, url, origin, name) in [
+            ("https://example.com/", "https://example.com", "https://example.com", "example.com"),
+            ("http://example.com:8765", "http://example.com:8765", "http://example.com:8765", "example.com"),
+            ("https://example.com:443", "https://example.com:443", "https://example.com", "example.com"),
+            ("http://[fd00::7]:81/infill/", "http://[fd00::7]:81/infill", "http://[fd00::7]:81", "[fd00::7]"),
         ] {
-            let options = reached_at(url).unwrap();
-            assert_eq!(options.public_url.as_deref(), Some(kept));
-            assert_eq!(options.names, ["a", name]);
+            let options = reached_at(given).unwrap();
+            let public = Public { url: url.into(), origin: origin.into() };
+            assert_eq!(
+                (options.public, options.names),
+                (Some(public), vec!["a".to_owned(), name.to_owned()])
+            );
         }
         for url in [
             "",
@@ -139,12 +182,34 @@ mod tests {
             "http://a/#b",
             "http://b@a/",
             "http://a b",
+            "http://:80",
+            "http://a:",
+            "http://a:+80",
+            "http://a:70000",
+            "http://a:b",
         ] {
             let sentence = reached_at(url).unwrap_err().to_string();
             assert!(
                 sentence.starts_with("--public-url is ") && sentence.contains("; allowed: "),
                 "{sentence}"
             );
+        }
+    }
+
+    #[test]
+    fn a_public_address_that_others_reach_needs_a_token() {
+        let reached_at = |host: &str| {
+            let url = format!("http://{host}/a");
+            (HttpOptions::new("80", None, &[]).unwrap().reached_at(&url), url)
+        };
+        for host in ["localhost:8765", "LOCALHOST", "127.0.0.2", "[::1]:80"] {
+            assert!(reached_at(host).0.is_ok(), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com", "[fd00::7]", "0.0.0.0"] {
+            let (options, url) = reached_at(host);
+            let sentence = options.unwrap_err().to_string();
+            let start = format!("--public-url is {url:?}, which other machines can reach; allowed: ");
+            assert!(sentence.starts_with(&start) && sentence.contains("with a token"), "{sentence}");
         }
     }
 

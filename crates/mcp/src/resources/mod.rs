@@ -65,7 +65,7 @@ pub(crate) fn templates() -> Vec<ResourceTemplate> {
             "asset",
             "A picture",
             "A picture that came in or was made, by its asset id: the picture itself, or a preview of a large one, and \
-             its size, file, parent and recipe.",
+             its size, link, parent and recipe.",
         ),
         template(
             Scheme::Job,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Scheme, failed, not_found};
 use crate::inference::linked;
 use crate::order::Order;
+use crate::pictures::asset_of;
 use crate::reply::PREVIEW_BYTES;
 use crate::report::job_value;
 use crate::sizes::sides;
@@ -30,10 +31,14 @@ pub(crate) fn read(studio: &Studio, uri: &str) -> Result<Vec<ResourceContents>, 
         Some((Scheme::Asset, id)) => asset(studio, uri, &id),
         Some((Scheme::Job, id)) => job(studio, uri, &id),
         Some((Scheme::Model, id)) => model(studio, uri, &id),
-        None => {
-            let forms = Scheme::ALL.map(Scheme::template).join(", ");
-            Err(not_found(uri, &format!("allowed: {forms}")))
-        }
+        None => match asset_of(uri) {
+            // A link of an earlier reply.
+            Some(id) => asset(studio, uri, id),
+            None => {
+                let forms = Scheme::ALL.map(Scheme::template).join(", ");
+                Err(not_found(uri, &format!("allowed: {forms}")))
+            }
+        },
     }
 }
 
@@ -56,21 +61,26 @@ fn asset(studio: &Studio, uri: &str, id: &str) -> Result<Vec<ResourceContents>, 
     } else {
         // What came in may be more than can be decoded, and is then told of only.
         let preview = studio.preview(&id, WHOLE_BYTES);
-        about["note"] = json!(match preview {
-            Some(_) =>
-                "The picture is too large for a reply: this is a smaller copy of it; the file is whole.",
-            None => "The picture is too large for a reply; the file is whole.",
-        });
+        let shown = if preview.is_some() { ": this is a smaller copy of it" } else { "" };
+        let whole = if studio.links.are_files() {
+            "the file is whole".to_owned()
+        } else {
+            format!("it is whole at /assets/{id} of this server")
+        };
+        about["note"] = json!(format!("The picture is too large for a reply{shown}; {whole}."));
         contents.extend(preview.map(|preview| blob(&preview, "image/jpeg")));
     }
     contents.push(json_contents(uri, &about));
     Ok(contents)
 }
 
-/// What is known of an asset: as the tool that shows one says it, with its file and its whole recipe.
+/// What is known of an asset: as the tool that shows one says it, with its whole recipe, and its file for clients that
+/// have it too.
 fn about_asset(studio: &Studio, asset: &Asset) -> Value {
     let mut value = asset_value(asset, &studio.links.url(&studio.store, asset));
-    value["path"] = json!(studio.store.path(asset).display().to_string());
+    if studio.links.are_files() {
+        value["path"] = json!(studio.store.path(asset).display().to_string());
+    }
     if let Some(recipe) =
         asset.meta.recipe.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok())
     {

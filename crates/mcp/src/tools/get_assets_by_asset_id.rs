@@ -12,7 +12,7 @@ use crate::studio::Studio;
 pub(super) const DEFINITION: Definition = Definition {
     name: "get-assets-by-asset-id",
     title: "Look at a picture",
-    description: "Shows a stored picture: its size, its file, the picture that it was made from, the prompt, seed and \
+    description: "Shows a stored picture: its size, where it is, the picture that it was made from, the prompt, seed and \
 settings of one that was painted here, a small preview, and a link to the full picture. Use it to see a picture of \
 which only the asset id is known. It reads and changes nothing; to work on the picture, give its asset id as the image \
 of post-inpaint-inferences. For a job's pictures, use get-job-id.",
@@ -47,11 +47,11 @@ pub(crate) fn answer(studio: &Studio, given: &Map<String, Value>) -> CallToolRes
     if let Some(jpeg) = studio.preview(&id, reply::preview_budget(0, 1)) {
         result.content.push(reply::preview_block(&jpeg));
     }
-    let name = studio.store.path(&asset).file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.unwrap_or_else(|| id.to_string());
+    let path = studio.store.path(&asset);
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("bin");
     result.content.push(reply::picture_link(
         url,
-        name,
+        format!("{id}.{extension}"),
         "Stored picture".into(),
         &asset.meta.media_type,
         asset.size,

@@ -13,7 +13,7 @@ use crate::studio::Studio;
 pub(super) const DEFINITION: Definition = Definition {
     name: "get-job-id",
     title: "Look at a job",
-    description: "Tells where a job stands and, once it is done, gives its pictures: their asset ids, files, seeds and \
+    description: "Tells where a job stands and, once it is done, gives its pictures: their asset ids, links, seeds and \
 previews, as the call that made it would have; one that failed or was cancelled says so, and why. Use it after post-inpaint-inferences or \
 post-inpaint-ip-adapter-inferences answered with a job that is queued or in-progress; wait some seconds between two \
 looks. A job goes on by itself and outlives the client and the server; looking changes nothing. For a picture whose \

@@ -119,7 +119,8 @@ impl Inpaint {
             }
         }
         if from.text_flag("originalAssets") == Some(true) {
-            warnings.push("originalAssets has no effect: the linked files always are the originals".into());
+            warnings
+                .push("originalAssets has no effect: the linked pictures always are the originals".into());
         }
         let model_id = from.text("modelId");
         what_flux_has(&mut from, &mut warnings, model_id);

@@ -58,13 +58,13 @@ numInferenceSteps x strength x numSamples x width x height. Nothing is overwritt
 Pixels where the mask is black come back unchanged, unless disableMerging is true. The same arguments and seed give the \
 same picture.
 
-Returns: for each picture a line with asset id, file, size and seed, a preview and a link. Where that takes longer than the \
-server lets a call wait, the job, which goes on: get-job-id gives its pictures later. Wrong arguments are all told at once, \
-a sentence each, and nothing runs.
+Returns: for each picture a line with asset id, where it is, size and seed, a preview and a link. Where that takes longer \
+than the server lets a call wait, the job, which goes on: get-job-id gives its pictures later. Wrong arguments are all told \
+at once, a sentence each, and nothing runs.
 
 Parameters:
-- image, mask: needed, of one size. An asset id from an earlier result, a file:// URL or absolute path under an allowed \
-folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset ids.
+- image, mask: needed, of one size. An asset id or link from an earlier result, a file:// URL or absolute path under an \
+allowed folder, or a data URL, for the smallest only. imageId, maskId: deprecated, asset ids.
 - modelId: a model on this machine; the server's instructions name them.
 - prompt, negativePrompt: say what is to be seen, not what to do. `((word))`, `[word]`, `(word:1.3)` weigh.
 - guidance: leave out for the model's own, which model://{id} tells as defaultGuidance.
