@@ -328,15 +328,15 @@ fn transform_back(sums: &[f32], apart: usize, columns: usize, out: &mut [&mut [f
             let length = NR.min(columns - start);
             let m = |i: usize| &sums[i * apart + row * columns + start..][..length];
             // Rows first: 2 x 4.
-            let mut half = [[[0f32; NR]; 4]; 2];
-            for j in 0..4 {
+            let (mut upper, mut lower) = ([[0f32; NR]; 4], [[0f32; NR]; 4]);
+            for (j, (upper, lower)) in upper.iter_mut().zip(&mut lower).enumerate() {
                 let (a, b, c, d) = (m(j), m(4 + j), m(8 + j), m(12 + j));
                 for x in 0..length {
-                    half[0][j][x] = a[x] + b[x] + c[x];
-                    half[1][j][x] = b[x] - c[x] - d[x];
+                    upper[x] = a[x] + b[x] + c[x];
+                    lower[x] = b[x] - c[x] - d[x];
                 }
             }
-            for (half, pixels) in half.iter().zip(out.iter_mut()) {
+            for (half, pixels) in [upper, lower].iter().zip(out.iter_mut()) {
                 let mut pairs = [[0f32; 2]; NR];
                 for (x, pair) in pairs[..length].iter_mut().enumerate() {
                     let (a, b, c, d) = (half[0][x], half[1][x], half[2][x], half[3][x]);
