@@ -19,16 +19,17 @@ pub(crate) struct Conv2d {
     pub(crate) padding: usize,
 }
 
-struct Sizes {
-    channels: usize,
-    height: usize,
-    width: usize,
-    out_channels: usize,
-    kernel: (usize, usize),
-    out_height: usize,
-    out_width: usize,
-    stride: usize,
-    padding: usize,
+/// The pictures and the weights of a convolution.
+pub(super) struct Sizes {
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) out_channels: usize,
+    pub(super) kernel: (usize, usize),
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
+    pub(super) stride: usize,
+    pub(super) padding: usize,
 }
 
 impl Sizes {
@@ -39,27 +40,14 @@ impl Sizes {
     fn pixels(&self) -> usize {
         self.out_height * self.out_width
     }
-
-    /// As Winograd's algorithm takes it, which is for 3 x 3 weights and step 1.
-    fn winograd(&self) -> Option<winograd::Sizes> {
-        (self.kernel == (3, 3) && self.stride == 1).then_some(winograd::Sizes {
-            channels: self.channels,
-            height: self.height,
-            width: self.width,
-            out_channels: self.out_channels,
-            out_height: self.out_height,
-            out_width: self.out_width,
-            padding: self.padding,
-        })
-    }
 }
 
-/// Part of an output row within a panel of NR pixels.
-struct Run {
-    at: usize,
-    length: usize,
-    row: usize,
-    column: usize,
+/// Part of a row within a panel of NR places.
+pub(super) struct Run {
+    pub(super) at: usize,
+    pub(super) length: usize,
+    pub(super) row: usize,
+    pub(super) column: usize,
 }
 
 impl CustomOp3 for Conv2d {
@@ -111,8 +99,7 @@ impl CustomOp3 for Conv2d {
                 out.resize(out.len() + pixels, bias);
             }
         }
-        let winograd = sizes.winograd().filter(winograd::pays);
-        if let Some(sizes) = winograd {
+        if winograd::pays(&sizes) {
             winograd::convolve(x, w, &sizes, &mut out);
         } else {
             let pictures = x.chunks_exact(channels * height * width);
@@ -142,7 +129,7 @@ fn one_picture(picture: &[f32], weights: &[f32], sizes: &Sizes, out: &mut [f32])
     pieces.into_par_iter().for_each(|(channel, pixel, mut planes)| {
         let end = pixel + planes.first().map_or(0, |plane| plane.len());
         let runs: Vec<Vec<Run>> =
-            (pixel..end).step_by(NR).map(|first| runs_of_panel(sizes, first, end)).collect();
+            (pixel..end).step_by(NR).map(|first| runs_of_panel(sizes.out_width, first, end)).collect();
         let left = Rows { values: &weights[channel * depth..(channel + planes.len()) * depth], depth };
         product(simd, &mut planes, left, |panel, from, block| {
             pack_patches(picture, sizes, from, &runs[panel], block);
@@ -150,15 +137,16 @@ fn one_picture(picture: &[f32], weights: &[f32], sizes: &Sizes, out: &mut [f32])
     });
 }
 
-fn runs_of_panel(sizes: &Sizes, first: usize, end: usize) -> Vec<Run> {
+/// The rows of the panel that begins at place `first` of a picture this wide, of which places up to `end` count.
+pub(super) fn runs_of_panel(width: usize, first: usize, end: usize) -> Vec<Run> {
     let end = end.min(first + NR);
     let mut runs = Vec::new();
-    let mut pixel = first;
-    while pixel < end {
-        let (row, column) = (pixel / sizes.out_width, pixel % sizes.out_width);
-        let length = (sizes.out_width - column).min(end - pixel);
-        runs.push(Run { at: pixel - first, length, row, column });
-        pixel += length;
+    let mut place = first;
+    while place < end {
+        let (row, column) = (place / width, place % width);
+        let length = (width - column).min(end - place);
+        runs.push(Run { at: place - first, length, row, column });
+        place += length;
     }
     runs
 }

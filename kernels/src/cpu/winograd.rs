@@ -7,6 +7,7 @@
 
 use rayon::prelude::*;
 
+use super::conv2d::{Run, Sizes, runs_of_panel};
 use super::microkernel::{MR, NR, Simd};
 
 /// Points of a transformed tile.
@@ -23,21 +24,11 @@ const MOST_WEIGHTS: usize = 1 << 22;
 /// cache.
 const GAP: usize = NR;
 
-/// The pictures of a convolution: `channels` planes in, `out_channels` planes out.
-pub(super) struct Sizes {
-    pub(super) channels: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) out_channels: usize,
-    pub(super) out_height: usize,
-    pub(super) out_width: usize,
-    pub(super) padding: usize,
-}
-
-/// Whether there is more to gain than the transforms cost. One picture decides: what comes of it is then the same among
-/// any others.
+/// Whether it can be done so, and there is more to gain than the transforms cost. One picture decides: what comes of it
+/// is then the same among any others.
 pub(super) fn pays(sizes: &Sizes) -> bool {
-    sizes.channels >= 16 && sizes.out_channels >= MR && sizes.out_height * sizes.out_width >= 256
+    let fits = sizes.kernel == (3, 3) && sizes.stride == 1;
+    fits && sizes.channels >= 16 && sizes.out_channels >= MR && sizes.out_height * sizes.out_width >= 256
 }
 
 /// Some tiles of some output channels of one picture.
@@ -156,14 +147,6 @@ impl Default for Lines {
     }
 }
 
-/// Tiles side by side within a panel.
-struct Run {
-    at: usize,
-    length: usize,
-    row: usize,
-    column: usize,
-}
-
 fn one(simd: Simd, mut piece: Piece<'_>, weights: &[f32], sizes: &Sizes, room: &mut Room) {
     let tiles = piece.rows * piece.columns;
     let panels = tiles.div_ceil(NR);
@@ -215,19 +198,12 @@ fn rows_of(matrix: &mut [f32], width: usize) -> [&mut [f32]; MR] {
     std::array::from_fn(|_| rows.next().unwrap_or_default())
 }
 
-/// The runs of a panel; rows and columns are those of the first input pixel, counted from the padding's corner.
+/// The runs of a panel of tiles, moved to their first input pixels, counted from the padding's corner.
 fn runs(piece: &Piece<'_>, panel: usize) -> Vec<Run> {
-    let end = (panel * NR + NR).min(piece.rows * piece.columns);
-    let mut runs = Vec::new();
-    let mut tile = panel * NR;
-    while tile < end {
-        let (row, column) = (tile / piece.columns, tile % piece.columns);
-        let length = (piece.columns - column).min(end - tile);
-        let (row, column) = (2 * (piece.top + row), 2 * (piece.left + column));
-        runs.push(Run { at: tile - panel * NR, length, row, column });
-        tile += length;
-    }
-    runs
+    let corner =
+        |run: Run| Run { row: 2 * (piece.top + run.row), column: 2 * (piece.left + run.column), ..run };
+    let runs = runs_of_panel(piece.columns, panel * NR, piece.rows * piece.columns);
+    runs.into_iter().map(corner).collect()
 }
 
 impl Lines {
