@@ -1,5 +1,6 @@
 //! The database file: its settings and its versions.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,8 +89,15 @@ const MIGRATIONS: [&str; 5] = [
 ",
 ];
 
-/// Opens the file and brings it to the newest version.
+/// Beside the database: held by the process that opens it.
+const OPENING: &str = "db.opening";
+
+/// Opens the file and brings it to the newest version. One process at a time: of two that turn a new database to
+/// write-ahead logging at once, SQLite refuses one as busy without waiting, whatever the time limit.
 pub(crate) fn open(path: &Path) -> Result<Connection> {
+    let opening = path.with_extension(OPENING);
+    let lock = File::create(&opening).map_err(|e| Error::file(&opening, &e))?;
+    lock.lock().map_err(|e| Error::file(&opening, &e))?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -164,6 +172,23 @@ mod tests {
         store.add_job_asset(&id, 0, &made, 1.5, runner).unwrap();
         store.finish_job(&id).unwrap();
         assert_eq!(store.timings("sdxl", runner).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn processes_that_make_the_database_at_once_all_get_it() {
+        for _ in 0..30 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("infill.db");
+            let start = std::sync::Barrier::new(6);
+            std::thread::scope(|scope| {
+                for _ in 0..6 {
+                    scope.spawn(|| {
+                        start.wait();
+                        open(&path).unwrap();
+                    });
+                }
+            });
+        }
     }
 
     #[test]
