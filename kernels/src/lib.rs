@@ -19,6 +19,7 @@ mod activation;
 mod add_delta;
 mod attention;
 mod conv2d;
+mod convert;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -33,6 +34,7 @@ pub use activation::{gelu_erf, quick_gelu, silu};
 pub use add_delta::add_delta;
 pub use attention::attention;
 pub use conv2d::conv2d;
+pub use convert::convert;
 pub use device::cuda_device;
 pub use geglu::geglu;
 pub use group_norm::{group_norm, group_norm_silu};

@@ -192,10 +192,12 @@ impl Weights {
         }
         drop(ledger);
         // Converted on the host: every device can take every format, not every device can convert between all.
-        let stored = view.load(&Device::Cpu).and_then(|t| t.reshape(shape)).map_err(read)?;
         let tensor = match root.changes.of(&name) {
-            [] => stored.to_dtype(root.dtype).map_err(read)?,
-            changes => merged(&name, &stored, changes, root.dtype)?,
+            [] => converted(&view, shape, root.dtype).map_err(read)?,
+            changes => {
+                let stored = view.load(&Device::Cpu).and_then(|t| t.reshape(shape)).map_err(read)?;
+                merged(&name, &stored, changes, root.dtype)?
+            }
         };
         if self.finite && !is_finite(&tensor) {
             let (name, dtype) = (&entry.stored_name, root.dtype.as_str());
@@ -298,6 +300,15 @@ fn stand_in(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         return Ok(Tensor::zeros(shape, dtype, device)?);
     }
     Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
+}
+
+/// The numbers of a stored tensor in the format `dtype`, on the host.
+fn converted(view: &TensorView<'_>, shape: &[usize], dtype: DType) -> candle_core::Result<Tensor> {
+    let from = DType::try_from(view.dtype())?;
+    if [from, dtype].iter().all(|format| matches!(format, DType::F32 | DType::F16 | DType::BF16)) {
+        return infill_kernels::convert(view.data(), from, shape, dtype);
+    }
+    view.load(&Device::Cpu)?.reshape(shape)?.to_dtype(dtype)
 }
 
 /// `stored` (on the host) with all changes made to it, computed in f32, in the format `dtype`.
