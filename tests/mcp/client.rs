@@ -4,12 +4,14 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{LARGEST_REPLY, PATIENCE, fixture};
+use crate::harness::{LARGEST_REPLY, PATIENCE, ended, fixture, waiting};
 
 /// The newest protocol, which has no sessions.
 pub(crate) const NEWEST: &str = "2026-07-28";
@@ -18,8 +20,10 @@ pub(crate) const NEWEST: &str = "2026-07-28";
 pub(crate) struct Http {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// What it said on standard error.
+    /// What it said on standard error, so far.
     pub(crate) log: Arc<Mutex<String>>,
+    /// Writes the log, until the server has ended.
+    reader: Option<JoinHandle<()>>,
     token: Option<String>,
 }
 
@@ -118,27 +122,34 @@ impl Http {
     pub(crate) fn start_with(store: &Path, token: Option<&str>, more: &[&str]) -> Self {
         let mut command = command(store);
         command.args(["serve", "--http", "127.0.0.1:0", "--device", "cpu", "--store"]).arg(store);
-        command.arg("--allow-dir").arg(fixture("images")).arg("--models").arg(fixture("models")).args(more);
+        command.arg("--allow-dir").arg(fixture("images")).arg("--models").arg(fixture("models"));
+        command.args(waiting(more)).args(more);
         if let Some(token) = token {
             command.env("INFILL_TOKEN", token);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        // The first line, whatever is logged.
-        let rest =
-            line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("the server says {line:?}"));
-        let address = rest.split('/').next().unwrap().parse().unwrap();
-        log.lock().unwrap().push_str(&line);
         let kept = log.clone();
-        std::thread::spawn(move || {
+        let (sender, first) = channel();
+        let reader = std::thread::spawn(move || {
+            let mut sender = Some(sender);
             for line in stderr.lines().map_while(Result::ok) {
-                kept.lock().unwrap().push_str(&(line + "\n"));
+                kept.lock().unwrap().push_str(&format!("{line}\n"));
+                if let Some(sender) = sender.take() {
+                    let _ = sender.send(line);
+                }
             }
         });
-        Self { child, address, log, token: token.map(str::to_owned) }
+        // The first line, whatever is logged.
+        let line: Option<String> = first.recv_timeout(PATIENCE).ok();
+        let rest = line.as_deref().and_then(|line| line.strip_prefix("listening on http://"));
+        let Some(address) = rest.and_then(|rest| rest.split('/').next()?.parse::<SocketAddr>().ok()) else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("the server says {line:?} at first");
+        };
+        Self { child, address, log, reader: Some(reader), token: token.map(str::to_owned) }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -238,11 +249,16 @@ impl Http {
         session
     }
 
-    /// Asks the server to end, and waits; what it wrote on standard output, which must be nothing, comes too.
+    /// Asks the server to end, and waits; what it wrote on standard output, which must be nothing, comes too. The log
+    /// is whole after that.
+    #[track_caller]
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         let asked = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
         assert!(asked.success());
-        let status = self.child.wait().unwrap();
+        let status = ended(&mut self.child);
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
         let mut said = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
         (status, said)

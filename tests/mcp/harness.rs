@@ -5,14 +5,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::schema;
 
 /// Long enough for any answer on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Official clients end the process two seconds after they close its input.
+pub(crate) const LET_GO: Duration = Duration::from_secs(2);
 
 /// No message of the server is as long: some hosts would take no more.
 pub(crate) const LARGEST_REPLY: usize = 1 << 20;
@@ -89,13 +93,14 @@ impl Server {
     }
 
     fn start_over(store: &Path, models: &Path, more: &[&str]) -> Self {
-        Self::run(Self::command(store, models).args(more))
+        Self::run(Self::command(store, models).args(waiting(more)).args(more))
     }
 
     /// As [`Server::start_with_models`], where neither the user's cache nor a passing folder can be written to.
     pub(crate) fn start_without_cache(store: &Path, models: &Path) -> Self {
         let file = std::env::current_exe().unwrap();
-        Self::run(Self::command(store, models).env("XDG_CACHE_HOME", &file).env("TMPDIR", &file)).greeted()
+        let mut command = Self::command(store, models);
+        Self::run(command.args(waiting(&[])).env("XDG_CACHE_HOME", &file).env("TMPDIR", &file)).greeted()
     }
 
     fn command(store: &Path, models: &Path) -> Command {
@@ -240,9 +245,10 @@ impl Server {
     }
 
     /// Closes stdin and waits for the end.
+    #[track_caller]
     pub(crate) fn finish(mut self) -> ExitStatus {
         self.input.take();
-        self.child.wait().unwrap()
+        ended(&mut self.child)
     }
 
     /// Kills the server as a crash would.
@@ -250,6 +256,44 @@ impl Server {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+/// How long calls wait, unless a test says so itself: a machine may be so slow that with the server's own limit they
+/// would be answered with a job that is not done.
+pub(crate) fn waiting(more: &[&str]) -> &'static [&'static str] {
+    if more.contains(&"--wait-seconds") { &[] } else { &["--wait-seconds", "170"] }
+}
+
+/// Waits for the end of a server, but not for ever.
+#[track_caller]
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("the server did not end within {PATIENCE:?} and was killed");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tries something that must be quick, up to three times, each in a fresh folder: a machine that is busy with other
+/// work may make it late, but hardly each time, while a server that is slow by itself is late each time.
+#[track_caller]
+pub(crate) fn one_of_three<T>(attempt: impl Fn(&Path) -> Result<T, String>) -> (TempDir, T) {
+    let mut faults = Vec::new();
+    for _ in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        match attempt(dir.path()) {
+            Ok(value) => return (dir, value),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    panic!("not once in three times: {faults:?}");
 }
 
 /// Small arguments that run in a moment, with changes.

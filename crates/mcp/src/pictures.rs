@@ -166,7 +166,11 @@ pub(crate) fn file_url(path: &Path) -> String {
 
 /// Folders that files may be read from, with every link in their own paths resolved.
 #[derive(Debug, Clone)]
-pub(crate) struct AllowedFolders(Vec<PathBuf>);
+pub(crate) struct AllowedFolders {
+    folders: Vec<PathBuf>,
+    /// The store's database: what begins with this path is not read.
+    closed: Option<PathBuf>,
+}
 
 impl AllowedFolders {
     /// `field` is the option that names them.
@@ -182,7 +186,8 @@ impl AllowedFolders {
             }
             Ok(resolved)
         };
-        folders.iter().map(open).collect::<Result<_>>().map(Self)
+        let folders = folders.iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { folders, closed: None })
     }
 
     /// These and more.
@@ -191,19 +196,32 @@ impl AllowedFolders {
     /// As [`AllowedFolders::new`].
     pub(crate) fn and(&self, field: &'static str, folders: &[PathBuf]) -> Result<Self> {
         let mut all = self.clone();
-        all.0.extend(Self::new(field, folders)?.0);
+        all.folders.extend(Self::new(field, folders)?.folders);
         Ok(all)
+    }
+
+    /// These without the store's database, which may lie under one of them.
+    pub(crate) fn without_database_of(mut self, store: &Store) -> Self {
+        self.closed = Some(store.database().to_owned());
+        self
+    }
+
+    fn contains(&self, path: &Path) -> bool {
+        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+        let closed = self.closed.as_ref().is_some_and(|closed| bytes(path).starts_with(&bytes(closed)));
+        !closed && self.folders.iter().any(|folder| path.starts_with(folder))
     }
 
     /// The path with its links resolved, if it lies under an allowed folder; else what is allowed. What lies elsewhere
     /// and what does not exist look the same.
     pub(crate) fn resolve(&self, path: &Path) -> std::result::Result<PathBuf, Refusal> {
         let resolved = path.canonicalize().ok();
-        resolved.filter(|path| self.0.iter().any(|folder| path.starts_with(folder))).ok_or_else(|| {
-            let allowed = if self.0.is_empty() {
+        resolved.filter(|path| self.contains(path)).ok_or_else(|| {
+            let allowed = if self.folders.is_empty() {
                 "an asset id or a data URL; no folder is allowed (infill serve --allow-dir DIR)".into()
             } else {
-                let folders: Vec<String> = self.0.iter().map(|folder| folder.display().to_string()).collect();
+                let folders: Vec<String> =
+                    self.folders.iter().map(|folder| folder.display().to_string()).collect();
                 format!("what exists under {}", folders.join(", "))
             };
             (show_path(path), allowed)
@@ -356,6 +374,23 @@ mod tests {
         assert!(AllowedFolders::new("allow-dir", &[dir.path().join("gone")]).is_err());
         let (value, _) = folders.read(&inside.join("long".repeat(1 << 20))).unwrap_err();
         assert!(value.len() < 200, "{} bytes", value.len());
+    }
+
+    #[test]
+    fn the_database_of_the_store_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let id = store.put(b"picture", &infill_store::AssetMeta::default()).unwrap();
+        let picture = store.path(&store.get(&id).unwrap());
+        std::fs::write(dir.path().join("other.png"), b"other").unwrap();
+        let folders = AllowedFolders::new("allow-dir", &[dir.path().to_owned()]).unwrap();
+        let folders = folders.without_database_of(&store);
+        assert_eq!(folders.read(&picture).unwrap(), b"picture");
+        assert_eq!(folders.read(&dir.path().join("other.png")).unwrap(), b"other");
+        for name in ["infill.db", "infill.db-wal"] {
+            let path = dir.path().join("store").join(name);
+            assert!(path.is_file() && folders.read(&path).is_err(), "{name}");
+        }
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use infill_engine::cost::Costs;
 use infill_engine::image::Picture;
@@ -29,6 +29,8 @@ const AHEAD: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two attempts to write down how a job ended.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often it is written down how far a job is: each time is a commit on the disk, for which all others who write wait.
+const NOTED: Duration = Duration::from_millis(250);
 /// Numbers that the previews of one picture may have: more than a run has steps.
 const PREVIEWS_APART: usize = 1 << 10;
 
@@ -166,12 +168,13 @@ impl Run<'_> {
         if let Err(error) = self.studio.engine.submit(job) {
             return End::Failed(error.to_string());
         }
+        let mut noted = None;
         for event in events {
             let kept = match event {
                 worker::Event::Progress(progress) => {
                     let progress = self.among_all(progress);
                     stage = course.at(progress);
-                    self.note(progress, &stage)
+                    self.note(progress, &stage, &mut noted)
                 }
                 worker::Event::Preview(preview) => {
                     self.show(*preview, &stage);
@@ -208,14 +211,29 @@ impl Run<'_> {
         }
     }
 
-    /// Writes to the job's row where it stands, hears whether it is still wanted, and tells those who wait.
-    fn note(&self, progress: Progress, stage: &Stage) -> infill_store::Result<()> {
+    /// Writes to the job's row where it stands unless it has just been `noted`, hears whether it is still wanted, and tells
+    /// those who wait.
+    fn note(
+        &self,
+        progress: Progress,
+        stage: &Stage,
+        noted: &mut Option<(JobStatus, Instant)>,
+    ) -> infill_store::Result<()> {
         let status = match progress {
             Progress::Loading { .. } => JobStatus::WarmingUp,
             Progress::Decoding { sample, samples } if sample + 1 == samples => JobStatus::Finalizing,
             _ => JobStatus::InProgress,
         };
-        if self.studio.store.advance_job(&self.ticket.id, status, stage.fraction())? {
+        let (store, id) = (&self.studio.store, &self.ticket.id);
+        let unwanted = match noted {
+            Some((before, at)) if *before == status && at.elapsed() < NOTED => store.is_unwanted(id)?,
+            _ => {
+                let unwanted = store.advance_job(id, status, stage.fraction())?;
+                *noted = Some((status, Instant::now()));
+                unwanted
+            }
+        };
+        if unwanted {
             self.ticket.cancel();
         }
         self.ticket.tell(Told::Stage(stage.clone()));

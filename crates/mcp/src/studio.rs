@@ -69,7 +69,7 @@ impl Studio {
     /// A folder or a store that can't be used.
     pub(crate) fn open(options: &ServeOptions, links: Links) -> Result<Arc<Self>> {
         let store = Store::open(&options.store_dir)?;
-        let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?;
+        let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?.without_database_of(&store);
         let models_dir =
             options.models_dir.clone().or_else(|| places::models_dir().filter(|dir| dir.is_dir()));
         let studio = Arc::new(Self {
@@ -162,8 +162,22 @@ impl Studio {
         prepared: &Prepared,
         place: Place<'_>,
     ) -> std::result::Result<(JobId, Receiver<Told>), String> {
-        let broken = |error: StoreError| error.to_string();
-        let inputs = prepared.keep(&self.store).map_err(broken)?;
+        // Whoever prunes may take an input away before its job is there to hold it.
+        let made = match self.create_job(given, prepared)? {
+            Err(StoreError::UnknownAsset(_)) => self.create_job(given, prepared)?,
+            made => made,
+        };
+        let id = made.map_err(|error| error.to_string())?;
+        Ok((id.clone(), place.take(id)))
+    }
+
+    /// Stores what the job needs, and its row.
+    fn create_job(
+        &self,
+        given: &Map<String, Value>,
+        prepared: &Prepared,
+    ) -> std::result::Result<std::result::Result<JobId, StoreError>, String> {
+        let inputs = prepared.keep(&self.store).map_err(|error| error.to_string())?;
         let order = Order::new(given, prepared, &inputs).map_err(|error| error.to_string())?;
         let needs: Vec<_> =
             [&inputs.image, &inputs.mask].into_iter().chain(&inputs.references).cloned().collect();
@@ -181,8 +195,7 @@ impl Studio {
                 pixels: u64::from(pixels.width) * u64::from(pixels.height),
             }),
         };
-        let id = self.store.create_job(&new).map_err(broken)?;
-        Ok((id.clone(), place.take(id)))
+        Ok(self.store.create_job(&new))
     }
 
     /// Keeps the store within its limits. Where that fails, the store is larger than it should be and no worse.

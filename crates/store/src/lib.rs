@@ -40,6 +40,7 @@ const DATABASE: &str = "infill.db";
 /// The database and the blobs of one folder. Shared by reference: every call locks for itself.
 #[derive(Debug)]
 pub struct Store {
+    database: PathBuf,
     connection: Mutex<Connection>,
     blobs: Blobs,
     instance: Instance,
@@ -58,6 +59,7 @@ impl Store {
             connection: Mutex::new(database::open(&dir.join(DATABASE))?),
             blobs: Blobs::open(dir.join("blobs"))?,
             instance: Instance::start(dir.join("instances"))?,
+            database: dir.join(DATABASE),
         };
         store.release_abandoned()?;
         Ok(store)
@@ -69,6 +71,12 @@ impl Store {
     /// As there; [`Error::NoStore`] if the folder holds none.
     pub fn open_existing(dir: &Path) -> Result<Self> {
         if dir.join(DATABASE).is_file() { Self::open(dir) } else { Err(Error::NoStore(dir.to_owned())) }
+    }
+
+    /// Where the database lies, with every link resolved. A process that opens and closes this file, or one whose name
+    /// begins as its does, gives up the locks that it has on it.
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 
     /// The folder under which the bytes of all assets lie.

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use infill_store::{AssetMeta, JobStatus, NewJob, Runner, Store};
 
@@ -13,6 +13,19 @@ const FOLDER: &str = "INFILL_STORE_CRASH_TEST";
 fn content(number: u32) -> Vec<u8> {
     let size = 40_000 + 7 * number as usize;
     number.to_le_bytes().into_iter().cycle().take(size).collect()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// How many blobs a store has under their final names.
+fn blobs(store: &Path) -> usize {
+    let folders = entries(&store.join("blobs"));
+    // Beside them lies the folder of those that are being written.
+    let final_ones = folders.iter().filter(|folder| !folder.ends_with("incoming"));
+    final_ones.map(|folder| entries(folder).len()).sum()
 }
 
 /// The process that is killed: in an ordinary run of the tests it has no folder and nothing to do.
@@ -44,6 +57,15 @@ fn a_killed_writer_leaves_a_whole_store() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+        // However slow the machine is, something is written before the first kill: with a second blob the first has its
+        // row. Then chance begins.
+        let began = Instant::now();
+        while blobs(dir.path()) < 2
+            && began.elapsed() < Duration::from_secs(60)
+            && child.try_wait().unwrap().is_none()
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         std::thread::sleep(Duration::from_millis(150 + 37 * round));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -73,6 +73,17 @@ impl Store {
         })
     }
 
+    /// Whether the client of a job at work no longer wants it: as [`Store::advance_job`] tells, without writing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`] if it is over.
+    pub fn is_unwanted(&self, id: &JobId) -> Result<bool> {
+        let connection = self.connection();
+        unfinished(&connection, id)?;
+        let sql = "SELECT cancel_requested FROM jobs WHERE id = ?1";
+        Ok(connection.query_row(sql, [id.as_str()], |row| row.get(0))?)
+    }
+
     /// Adds a picture to a job at work, at this place in its order, with the seconds that it took there; whatever stood
     /// there before is replaced.
     ///

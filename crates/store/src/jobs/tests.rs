@@ -137,10 +137,13 @@ fn a_wish_to_cancel_reaches_a_job_from_another_process() {
     let running = owner.create_job(&PLAIN).unwrap();
     owner.begin_job(&running).unwrap();
     assert!(!owner.advance_job(&running, JobStatus::InProgress, 0.1).unwrap());
+    assert!(!owner.is_unwanted(&running).unwrap());
     assert_eq!(other.request_cancel(&running).unwrap(), Cancel::Asked);
+    assert!(owner.is_unwanted(&running).unwrap());
     assert!(owner.job(&running).unwrap().cancel_requested);
     assert!(owner.advance_job(&running, JobStatus::InProgress, 0.2).unwrap());
     owner.cancel_job(&running).unwrap();
+    assert!(matches!(owner.is_unwanted(&running), Err(Error::Finished { .. })));
 
     let orphan = owner.create_job(&PLAIN).unwrap();
     owner.begin_job(&orphan).unwrap();
