@@ -102,11 +102,11 @@ class Latents:
 
 
 class Optimizers:
-    """Muon for the matrices inside, AdamW for everything else."""
+    """Of what is trained: Muon for the matrices inside, AdamW for everything else."""
 
     def __init__(self, unet: UNet2DConditionModel, rate: float):
         inside = lambda name, p: p.ndim >= 2 and not name.startswith(("conv_in", "conv_out"))  # noqa: E731
-        named = list(unet.named_parameters())
+        named = [(name, p) for name, p in unet.named_parameters() if p.requires_grad]
         self.all = [p for _, p in named]
         self.parts = (
             Muon([p for n, p in named if inside(n, p)], lr=rate),
