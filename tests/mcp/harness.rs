@@ -284,16 +284,16 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
 /// Tries something that must be quick, up to three times, each in a fresh folder: a machine that is busy with other
 /// work may make it late, but hardly each time, while a server that is slow by itself is late each time.
 #[track_caller]
-pub(crate) fn one_of_three<T>(attempt: impl Fn(&Path) -> Result<T, String>) -> (TempDir, T) {
-    let mut faults = Vec::new();
+pub(crate) fn one_of_three<T>(attempt: impl Fn(&Path) -> Result<T, Duration>) -> (TempDir, T) {
+    let mut late = Vec::new();
     for _ in 0..3 {
         let dir = tempfile::tempdir().unwrap();
         match attempt(dir.path()) {
             Ok(value) => return (dir, value),
-            Err(fault) => faults.push(fault),
+            Err(took) => late.push(took),
         }
     }
-    panic!("not once in three times: {faults:?}");
+    panic!("late each time: {late:?}");
 }
 
 /// Small arguments that run in a moment, with changes.

@@ -68,7 +68,8 @@ impl Store {
                  ON CONFLICT (id) DO UPDATE SET
                      hidden = min(hidden, excluded.hidden),
                      passing = min(passing, excluded.passing),
-                     used_at = max(excluded.used_at, used_at + 1)",
+                     used_at = CASE WHEN used_at - excluded.used_at BETWEEN 0 AND 1000
+                               THEN used_at + 1 ELSE excluded.used_at END",
                 params![
                     id.as_str(),
                     hash.to_hex().as_str(),

@@ -55,11 +55,12 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, &e))?;
         let dir = dir.canonicalize().map_err(|e| Error::file(dir, &e))?;
+        let database = dir.join(DATABASE);
         let store = Self {
-            connection: Mutex::new(database::open(&dir.join(DATABASE))?),
+            connection: Mutex::new(database::open(&database)?),
             blobs: Blobs::open(dir.join("blobs"))?,
             instance: Instance::start(dir.join("instances"))?,
-            database: dir.join(DATABASE),
+            database: database.canonicalize().map_err(|e| Error::file(&database, &e))?,
         };
         store.release_abandoned()?;
         Ok(store)
