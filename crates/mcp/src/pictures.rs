@@ -207,9 +207,10 @@ impl AllowedFolders {
     }
 
     fn contains(&self, path: &Path) -> bool {
-        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
-        let closed = self.closed.as_ref().is_some_and(|closed| bytes(path).starts_with(&bytes(closed)));
-        !closed && self.folders.iter().any(|folder| path.starts_with(folder))
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let closed = |closed: &PathBuf| bytes.starts_with(closed.as_os_str().as_encoded_bytes());
+        !self.closed.as_ref().is_some_and(closed)
+            && self.folders.iter().any(|folder| path.starts_with(folder))
     }
 
     /// The path with its links resolved, if it lies under an allowed folder; else what is allowed. What lies elsewhere
