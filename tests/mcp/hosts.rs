@@ -4,10 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::mpsc::channel;
+use std::thread::spawn;
 
 use serde_json::{Value, json};
 
 use crate::client::command;
+use crate::harness::{PATIENCE, ended};
 
 /// The fenced blocks of the section on hosts: language and text.
 fn blocks() -> Vec<(String, String)> {
@@ -81,11 +84,22 @@ fn what_hosts_are_told_to_start_answers() {
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
         writeln!(child.stdin.as_mut().unwrap(), "{message}").unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (answered, answers) = channel();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let reader = spawn(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            answered.send(line).unwrap();
+            stdout
+        });
+        let line = answers.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            child.kill().unwrap();
+            panic!("{args:?}: no answer within {PATIENCE:?}")
+        });
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{args:?}: {line}"));
         assert_eq!(answer["result"]["serverInfo"]["name"], "infill", "{args:?}: {answer}");
         child.stdin.take();
-        assert!(child.wait().unwrap().success(), "{args:?}");
+        assert!(ended(&mut child).success(), "{args:?}");
+        reader.join().unwrap();
     }
 }

@@ -138,6 +138,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", default=["work/unet/256-*.npz"], help="the shards; several sizes take turns")
     parser.add_argument("--unet", help="a folder with the UNet to start from (this model's own will do)")
     parser.add_argument("--teacher", help="a folder with the UNet whose predictions to learn, in place of the noise")
+    parser.add_argument("--only", nargs="+", help="train the weights alone whose names begin so; all without it")
     parser.add_argument("--vague", type=float, default=0.3, help="share of the samples whose pooled words say little")
     parser.add_argument("--words", default="work/words-to-picture", help="a folder with the text encoders")
     parser.add_argument("--tokenizer", default="..")
@@ -162,6 +163,8 @@ def train(a: argparse.Namespace) -> None:
     """One process of the training."""
     device = machine(a, a.seed + together.rank())
     unet = UNet2DConditionModel.from_pretrained(f"{a.unet}/unet", dtype=torch.float32) if a.unet else networks.unet()
+    for name, weight in unet.named_parameters():
+        weight.requires_grad_(not a.only or name.startswith(tuple(a.only)))
     unet.to(device, memory_format=torch.channels_last).train()
     optimizers, average, log = Optimizers(unet, a.rate), Average({"unet": unet}, a.decay), Log(a.log, 50)
     words = Words(a.words, a.tokenizer, device)
