@@ -123,7 +123,8 @@ impl Server {
         command
     }
 
-    fn run(command: &mut Command) -> Self {
+    /// Starts what a command says, whose input and output are pipes; not yet greeted.
+    pub(crate) fn run(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();

@@ -1,16 +1,13 @@
 //! The blocks of `docs/mcp.md` that hosts are given: each is read as its host reads it, and what it starts answers.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::mpsc::channel;
-use std::thread::spawn;
 
 use serde_json::{Value, json};
 
 use crate::client::command;
-use crate::harness::{PATIENCE, ended};
+use crate::harness::Server;
 
 /// The fenced blocks of the section on hosts: language and text.
 fn blocks() -> Vec<(String, String)> {
@@ -72,34 +69,20 @@ fn what_hosts_are_told_to_start_answers() {
             let arg = arg.replace("${workspaceFolder}", "/path/to/pictures");
             arg.replace("/path/to", dir.path().to_str().unwrap())
         };
-        let mut child = command(dir.path())
-            .args(args.iter().map(real))
-            .arg("--store")
-            .arg(dir.path().join("store"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut server = Server::run(
+            command(dir.path())
+                .args(args.iter().map(real))
+                .arg("--store")
+                .arg(dir.path().join("store"))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped()),
+        );
         let client = json!({"name": "test", "version": "1"});
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
-        writeln!(child.stdin.as_mut().unwrap(), "{message}").unwrap();
-        let (answered, answers) = channel();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let reader = spawn(move || {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            answered.send(line).unwrap();
-            stdout
-        });
-        let line = answers.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            child.kill().unwrap();
-            panic!("{args:?}: no answer within {PATIENCE:?}")
-        });
-        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{args:?}: {line}"));
+        server.send(&message);
+        let answer = server.receive();
         assert_eq!(answer["result"]["serverInfo"]["name"], "infill", "{args:?}: {answer}");
-        child.stdin.take();
-        assert!(ended(&mut child).success(), "{args:?}");
-        reader.join().unwrap();
+        assert!(server.finish().success(), "{args:?}");
     }
 }
