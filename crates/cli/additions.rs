@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use infill_engine::additions::{Additions, Concept, IpAdapterSource};
 use infill_engine::image::{Limits, Picture};
-use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
+use infill_engine::image_prompt::{ADAPTER_SCALE, AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::check_concepts;
+use infill_engine::pipeline::{CONCEPT_SCALE, check_concepts};
 use infill_models::adapter::{AdapterFile, AdapterKind, ImageEncoderFolder};
 use infill_models::adapters::{self, AdapterPurpose, FoundAdapter};
 use infill_models::embedding::EmbeddingFile;
@@ -23,9 +23,7 @@ use crate::{digest, pictures, scaled};
 /// As the tool's schema has it.
 const IMAGE_SCALE: f64 = 0.9;
 /// A LoRA as it was trained.
-const CONCEPT_SCALE: f64 = 1.0;
-/// The weights that a concept may have, as the tool's schema has it.
-const CONCEPT_SCALES: std::ops::RangeInclusive<f64> = -2.0..=2.0;
+const AS_TRAINED: f64 = 1.0;
 
 /// Everything that goes on top.
 #[derive(Debug, Default)]
@@ -46,6 +44,9 @@ pub(crate) struct AdditionsRecipe {
     concepts: Vec<ConceptRecipe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ip_adapter: Option<AdapterRecipe>,
+    /// Where there are several: in place of the one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ip_adapters: Vec<AdapterRecipe>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     embeddings: Vec<Named>,
 }
@@ -99,8 +100,12 @@ pub(crate) fn choose(
     let prompts: Vec<&str> =
         [args.prompt.as_str()].into_iter().chain(others.into_iter().filter_map(Option::as_deref)).collect();
     chosen.add_embeddings(concepts, &prompts, checkpoint.family(), models_dir)?;
-    if !references.images.is_empty() {
-        chosen.add_references(references, checkpoint, models_dir)?;
+    for group in &references.0 {
+        let recipe = chosen.add_references(group, checkpoint, models_dir)?;
+        chosen.recipe.ip_adapters.push(recipe);
+    }
+    if chosen.recipe.ip_adapters.len() == 1 {
+        chosen.recipe.ip_adapter = chosen.recipe.ip_adapters.pop();
     }
     check_concepts(checkpoint, &chosen.additions.concepts)?;
     Ok(chosen)
@@ -110,16 +115,20 @@ impl Chosen {
     fn add_concept(&mut self, typed: &str, checkpoint: &Checkpoint, models_dir: Option<&Path>) -> Result<()> {
         let shelved = |id: &str| Shelf::Loras.locate(id, Some(checkpoint.dir()), models_dir);
         let exists = |name: &str| Path::new(name).is_file() || shelved(name).is_ok();
-        let allowed = format!("a scale from {} to {}", CONCEPT_SCALES.start(), CONCEPT_SCALES.end());
+        let allowed = format!("a scale from {} to {}", CONCEPT_SCALE.start(), CONCEPT_SCALE.end());
         let (name, scale) = scaled::read("--lora", typed, exists, &allowed)?;
-        let scale = scale.unwrap_or(CONCEPT_SCALE);
-        if !CONCEPT_SCALES.contains(&scale) {
+        let scale = scale.unwrap_or(AS_TRAINED);
+        if !CONCEPT_SCALE.contains(&scale) {
             return Err(Failure::value("--lora", format!("{name} at the scale {scale}"), allowed));
         }
         let path = Path::new(name);
-        // A path is one by its look, so that a misspelt one is told as a file that is not there.
-        let path =
-            if path.is_file() || path.components().count() > 1 { path.to_owned() } else { shelved(name)? };
+        let path = match shelved(name) {
+            _ if path.is_file() => path.to_owned(),
+            Ok(found) => found,
+            // A path is one by its look, so that a misspelt one is told as a file that is not there.
+            Err(_) if path.components().count() > 1 => path.to_owned(),
+            Err(error) => return Err(error.into()),
+        };
         let file = LoraFile::open(&path)?;
         let named = Named { name: file_name(&path), digest: file.digest()? };
         self.recipe.concepts.push(ConceptRecipe { file: named, scale });
@@ -150,25 +159,34 @@ impl Chosen {
         args: &ReferenceArgs,
         checkpoint: &Checkpoint,
         models_dir: Option<&Path>,
-    ) -> Result<()> {
+    ) -> Result<AdapterRecipe> {
+        let (adapter_file, image_encoder) =
+            (only("--ip-adapter", &args.adapter)?, only("--image-encoder", &args.image_encoder)?);
+        let (kind_typed, blocks_typed) = (only("--ip-type", &args.kind)?, only("--ip-blocks", &args.blocks)?);
         let count = args.images.len();
+        if let Some(path) = adapter_file.filter(|_| count == 0) {
+            let value = format!("{} without an --ip-image of its own", path.display());
+            return Err(Failure::value("--ip-adapter", value, "one or more after it, before the next --ip-adapter"));
+        }
         if !args.masks.is_empty() && args.masks.len() != count {
             let value = format!("given {}", times(args.masks.len()));
             let allowed = format!("none, or {count}, one for each --ip-image in their order");
             return Err(Failure::value("--ip-mask", value, allowed));
         }
-        let kind = args.kind.unwrap_or(IpType::Style);
-        let blocks = match (&args.blocks, kind) {
+        let kind = kind_typed.copied().unwrap_or(IpType::Style);
+        let blocks = match (blocks_typed, kind) {
             (Some(blocks), _) => blocks.parse()?,
             (None, IpType::Style) => AdapterBlocks::Style,
             (None, IpType::Character | IpType::Full) => AdapterBlocks::All,
         };
-        let found = adapter(args, kind, checkpoint, models_dir)?;
+        let named = adapter_file.map(|path| (path.as_path(), image_encoder.map(PathBuf::as_path)));
+        let found = adapter(named, kind, checkpoint, models_dir)?;
         let limits = Limits::default();
+        let scales = format!("a scale from {} to {}", ADAPTER_SCALE.start(), ADAPTER_SCALE.end());
         let (mut pictures, mut recipes) = (Vec::new(), Vec::new());
         for (index, typed) in args.images.iter().enumerate() {
             let exists = |name: &str| Path::new(name).is_file();
-            let (name, scale) = scaled::read("--ip-image", typed, exists, "a scale from 0 to 5")?;
+            let (name, scale) = scaled::read("--ip-image", typed, exists, &scales)?;
             let scale = scale.unwrap_or(IMAGE_SCALE);
             let path = Path::new(name);
             let (picture, file) = opened(path, "reference picture", &limits, Picture::decode)?;
@@ -179,30 +197,46 @@ impl Chosen {
             pictures.push(Reference { picture, scale, mask });
             recipes.push(ReferenceRecipe { file, scale, mask: mask_file });
         }
-        self.recipe.ip_adapter = Some(AdapterRecipe {
+        let recipe = AdapterRecipe {
             file: Named { name: file_name(found.file.path()), digest: found.file.digest()? },
             image_encoder: found.image_encoder.digest()?,
             r#type: kind.name(),
-            blocks: args.blocks.clone(),
+            blocks: blocks_typed.cloned(),
             images: recipes,
-        });
+        };
         self.warnings.extend(found.note);
+        let name = file_name(found.file.path());
+        let is_face = found.file.kind() == AdapterKind::FullFace || name.to_lowercase().contains("face");
+        if is_face && kind_typed.is_none() && blocks_typed.is_none() {
+            self.warnings.push(format!(
+                "{name} is followed in the blocks of style alone; --ip-type full follows the whole face"
+            ));
+        }
         self.image_prompts.push(ImagePrompt { references: pictures, blocks });
         self.additions
             .ip_adapters
             .push(IpAdapterSource { file: found.file, image_encoder: found.image_encoder });
-        Ok(())
+        Ok(recipe)
+    }
+}
+
+/// The one value of a flag that an adapter has one of.
+fn only<'a, T>(flag: &str, values: &'a [T]) -> Result<Option<&'a T>> {
+    match values {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        more => Err(Failure::value(flag, format!("given {} for one adapter", times(more.len())), "once for each")),
     }
 }
 
 /// The adapter that was named, or the one for the purpose, with its encoder.
 fn adapter(
-    args: &ReferenceArgs,
+    named: Option<(&Path, Option<&Path>)>,
     kind: IpType,
     checkpoint: &Checkpoint,
     models_dir: Option<&Path>,
 ) -> Result<FoundAdapter> {
-    let Some(path) = &args.adapter else {
+    let Some((path, image_encoder)) = named else {
         let purpose = match kind {
             IpType::Style | IpType::Full => AdapterPurpose::Style,
             IpType::Character => AdapterPurpose::Character,
@@ -215,7 +249,7 @@ fn adapter(
         return Err(Failure::value("--ip-type", value, "style, full, or a Plus adapter as --ip-adapter"));
     }
     file.check_model(checkpoint)?;
-    let image_encoder = match &args.image_encoder {
+    let image_encoder = match image_encoder {
         Some(dir) => {
             let encoder = ImageEncoderFolder::open(dir)?;
             file.check_encoder(&encoder)?;

@@ -5,14 +5,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use infill_engine::request::{CLIP_SKIP, CROP_PADDING, FEATHER, PROMPT_LIMIT, SAMPLES, SIDES, STEPS};
 use infill_engine::scheduler::SchedulerKind;
 use serde_json::Value;
 
-use crate::addition_args::{ConceptArgs, ReferenceArgs};
+use crate::addition_args::{ConceptArgs, ReferenceGroups};
 use crate::store_args::{AssetsArgs, JobsArgs, LimitArgs};
 
 pub(crate) const EXIT_CODES: &str = "\
@@ -116,9 +116,10 @@ pub(crate) struct InpaintArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) negative_2: Option<String>,
     /// The model: a folder in diffusers' layout, or an id of `infill models list`
-    #[arg(long, value_name = "ID|DIR")]
+    #[arg(long, value_name = "ID|DIR", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) model: Option<String>,
-    /// Any 64-bit number, also negative or hexadecimal (0x...) [default: random, and reported]
+    /// Any 64-bit number, also hexadecimal (0x...) or negative, which is a seed like any other and reported as it is
+    /// without a sign [default: random, and reported]
     #[arg(long, value_name = "N", value_parser = seed, allow_hyphen_values = true)]
     pub(crate) seed: Option<u64>,
     /// Denoising steps, 1 to 150; the picture gets STEPS x STRENGTH of them [default: 30]
@@ -127,8 +128,8 @@ pub(crate) struct InpaintArgs {
     /// How much of the picture under the mask is noised away, above 0 and up to 1 [default: 0.75]
     #[arg(long, value_name = "X", value_parser = real("a number above 0, up to 1"), allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
-    /// How strongly the prompt guides each step; up to 1 guidance is off and --negative does nothing [default: the
-    /// model's own, else 6 for SDXL and 7.5 for SD 1.5]
+    /// How strongly the prompt guides each step, 0 to 100; up to 1 guidance is off and --negative does nothing [default:
+    /// the model's own, else 6 for SDXL and 7.5 for SD 1.5]
     #[arg(long, value_name = "X", value_parser = real("a number from 0 to 100"), allow_negative_numbers = true)]
     pub(crate) guidance: Option<f64>,
     /// How far guidance keeps the unguided contrast, 0 to 1 [default: 0]
@@ -156,7 +157,7 @@ pub(crate) struct InpaintArgs {
     #[arg(long, value_name = "SYNTAX", hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["weighted", "plain"]))]
     pub(crate) prompt_syntax: Option<String>,
-    /// Last layers of the text encoders to leave out [default: 0]
+    /// Last layers of the text encoders to leave out, 0 to as many as they have [default: 0]
     #[arg(long, value_name = "N", value_parser = whole(CLIP_SKIP), allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<usize>,
     /// Width to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
@@ -165,7 +166,8 @@ pub(crate) struct InpaintArgs {
     /// Height to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]
     #[arg(long, value_name = "N", value_parser = side, allow_negative_numbers = true)]
     pub(crate) height: Option<u32>,
-    /// Work only on the mask's surroundings, this many pixels beyond it, the soft edge at least [default: the whole picture]
+    /// Work only on the mask's surroundings, this many pixels beyond it, 0 to 4096, the soft edge at least [default: the
+    /// whole picture]
     #[arg(long, value_name = "PX", value_parser = whole(CROP_PADDING), allow_negative_numbers = true)]
     pub(crate) crop_padding: Option<u32>,
     /// Pictures to make, from consecutive seeds, 1 to 128 [default: 1]
@@ -174,7 +176,7 @@ pub(crate) struct InpaintArgs {
     /// Give the model's whole picture, also outside the mask
     #[arg(long)]
     pub(crate) no_merge: bool,
-    /// Width of the soft edge around the mask, in pixels [default: 0]
+    /// Width of the soft edge around the mask, 0 to 512 pixels [default: 0]
     #[arg(long, value_name = "PX", value_parser = whole(FEATHER), allow_negative_numbers = true, conflicts_with = "no_merge")]
     pub(crate) feather: Option<u32>,
     /// Bring the painted colours to those around the mask, so that no seam is seen
@@ -187,7 +189,7 @@ pub(crate) struct InpaintArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
+    pub(crate) references: ReferenceGroups,
     #[command(flatten)]
     pub(crate) concepts: ConceptArgs,
     /// Where the picture goes, a name ending in .png
@@ -213,7 +215,7 @@ pub(crate) struct DemoArgs {
     /// Where the sheet goes, a name ending in .png; what is there is replaced
     #[arg(long, value_name = "PATH", default_value = "infill-demo.png")]
     pub(crate) out: PathBuf,
-    /// Denoising steps of each picture, 1 to 150
+    /// Denoising steps of each picture, 2 to 150
     #[arg(long, value_name = "N", value_parser = whole(STEPS), allow_negative_numbers = true, default_value = "14")]
     pub(crate) steps: usize,
     /// Any 64-bit number, also negative or hexadecimal (0x...)
@@ -288,6 +290,11 @@ pub(crate) struct ServeArgs {
     /// Bring painted colours to those around the mask, so that no seam is seen
     #[arg(long, alias = "match-colors")]
     pub(crate) match_colours: bool,
+    /// Where the steps of every run lie on the schedule; trailing for Lightning, Turbo and Hyper LoRAs [default: the
+    /// model's own]
+    #[arg(long, value_name = "WHERE")]
+    #[arg(value_parser = PossibleValuesParser::new(["leading", "trailing", "linspace"]))]
+    pub(crate) timestep_spacing: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

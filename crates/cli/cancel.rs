@@ -1,7 +1,8 @@
 //! Ctrl-C: the first stops the run, the second ends the process, and neither leaves a half-written file.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,9 @@ use infill_engine::pipeline::{Observer, Progress};
 use crate::failure::{Failure, Result};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// Passing names beside one target that may be taken, by files that killed processes have left.
+const MOST_LEFT: u32 = 1000;
+
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Takes over SIGINT, SIGTERM and SIGHUP. `on_first` runs once, on a thread of its own.
@@ -60,13 +64,23 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Creates the file, which must not exist.
-    pub(crate) fn create(path: &Path) -> io::Result<(Self, File)> {
+    /// Creates a hidden file beside `target`, so that the rename stays within one file system. What an earlier process
+    /// of this number left there, killed at its work, stays and is passed over.
+    pub(crate) fn create(target: &Path) -> io::Result<(Self, File)> {
         // Created under the lock: a file is never there without being noted.
         let mut unfinished = lock();
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        unfinished.push(path.to_owned());
-        Ok((Self { path: path.to_owned() }, file))
+        let mut number = 0;
+        loop {
+            let path = passing_name(target, number);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && number < MOST_LEFT => number += 1,
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    unfinished.push(path.clone());
+                    return Ok((Self { path }, file));
+                }
+            }
+        }
     }
 
     /// Gives the file its own name, replacing what is there.
@@ -81,6 +95,13 @@ impl Drop for Unfinished {
         let _ = fs::remove_file(&self.path);
         lock().retain(|path| *path != self.path);
     }
+}
+
+fn passing_name(target: &Path, number: u32) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!(".{}-{number}.part", std::process::id()));
+    target.with_file_name(name)
 }
 
 fn lock() -> MutexGuard<'static, Vec<PathBuf>> {

@@ -25,6 +25,9 @@ impl Output {
         force: bool,
     ) -> Result<Self> {
         let refused = |why: &str| Failure::value(flag, format!("{} ({why})", out.display()), ALLOWED);
+        if out.as_os_str().as_encoded_bytes().last().is_some_and(|end| std::path::is_separator(char::from(*end))) {
+            return Err(refused("a folder by its last character"));
+        }
         let is_png = out.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("png"));
         if !is_png {
             return Err(refused("not a PNG by its name"));
@@ -47,7 +50,7 @@ impl Output {
             }
         }
         // Permission bits don't tell the truth on every file system; creating a file does.
-        Unfinished::create(&passing_name(&folder.join("probe"))).map_err(|e| refused(&e.to_string()))?;
+        Unfinished::create(&folder.join("probe")).map_err(|e| refused(&e.to_string()))?;
         Ok(Self { targets })
     }
 
@@ -82,7 +85,7 @@ pub(crate) fn write_whole(name: &Path, bytes: &[u8]) -> Result<()> {
     // A link stays a link: the file it leads to is replaced.
     let target = name.canonicalize().unwrap_or_else(|_| name.to_owned());
     let failed = |e: io::Error| Failure::Failed(format!("{} can't be written: {e}", name.display()));
-    let (unfinished, mut file) = Unfinished::create(&passing_name(&target)).map_err(failed)?;
+    let (unfinished, mut file) = Unfinished::create(&target).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     cancel::check()?;
     unfinished.rename(&target).map_err(failed)
@@ -110,14 +113,6 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-/// A hidden name in the same folder, so that the rename stays within one file system.
-fn passing_name(target: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
-    name.push(format!(".{}.part", std::process::id()));
-    target.with_file_name(name)
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -158,6 +153,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_of_the_same_number_left_is_no_hindrance() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.png", "probe"] {
+            let left = format!(".{name}.{}-0.part", std::process::id());
+            std::fs::write(dir.path().join(left), "half").unwrap();
+        }
+        let out = dir.path().join("a.png");
+        Output::check("--out", &out, 1, &[], false).unwrap().write(0, b"whole").unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), b"whole");
+        assert_eq!(listing(dir.path()).len(), 3);
+    }
+
+    #[test]
     fn an_earlier_result_is_replaced_but_an_input_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("a.png");
@@ -176,6 +184,7 @@ mod tests {
         for (name, why) in [
             ("a.jpg", "not a PNG"),
             ("a", "not a PNG"),
+            ("a.png/", "a folder by its last character"),
             ("none/a.png", "its folder does not exist"),
             ("folder.png", "is not a file"),
         ] {

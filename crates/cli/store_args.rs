@@ -14,10 +14,10 @@ use crate::args::EXIT_CODES;
 pub(crate) struct LimitArgs {
     /// Most that the store may hold, such as 20GB; previews of runs go first, then what was put in longest ago
     /// [default: no limit]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     pub(crate) max_size: Option<u64>,
     /// How long the store keeps a picture after it was last put in, such as 30d [default: no limit]
-    #[arg(long, value_name = "AGE", value_parser = age)]
+    #[arg(long, value_name = "AGE", value_parser = age, allow_hyphen_values = true)]
     pub(crate) max_age: Option<Duration>,
 }
 

@@ -18,8 +18,10 @@ pub(crate) fn sentence(error: &clap::Error) -> String {
             format!("{} is \"{value}\"; allowed: {allowed}", bare(&flag))
         }
         ErrorKind::UnknownArgument => {
-            let near =
-                text_of(error, ContextKind::SuggestedArg).map(|near| format!(", perhaps {near} was meant"));
+            let known = ELSEWHERE.iter().find(|(names, _)| names.contains(&flag.as_str()));
+            let near = known.map(|(_, own)| (*own).to_owned());
+            let near = near.or_else(|| text_of(error, ContextKind::SuggestedArg));
+            let near = near.map(|near| format!(", perhaps {near} was meant"));
             format!("{flag} is no argument of this command{}", near.unwrap_or_default())
         }
         ErrorKind::InvalidSubcommand => {
@@ -39,6 +41,24 @@ pub(crate) fn sentence(error: &clap::Error) -> String {
         _ => first_line(&error.to_string()),
     }
 }
+
+/// What diffusers, ComfyUI, InvokeAI and A1111 call things, and what they are called here: by their letters they would be
+/// taken for something else.
+const ELSEWHERE: [(&[&str], &str); 10] = [
+    (&["--guidance-scale", "--guidance_scale", "--cfg", "--cfg-scale", "--cfg_scale"], "--guidance"),
+    (&["--sampler", "--sampler-name", "--sampler_name"], "--scheduler"),
+    (
+        &["--batch", "--batch-size", "--num-images", "--n-iter", "--num-images-per-prompt", "--num_images_per_prompt"],
+        "--samples",
+    ),
+    (&["--num-inference-steps", "--num_inference_steps"], "--steps"),
+    (&["--denoise", "--denoising-strength", "--denoising_strength"], "--strength"),
+    (&["--checkpoint", "--ckpt"], "--model"),
+    (&["--image", "--init-image", "--input", "-i"], "the picture's path without a flag"),
+    (&["--output", "-o"], "--out"),
+    (&["-p"], "--prompt"),
+    (&["--negative-prompt", "--negative_prompt"], "--negative"),
+];
 
 /// `--steps <N>` without its value's name.
 fn bare(flag: &str) -> &str {
@@ -82,6 +102,15 @@ mod tests {
             ("infill noise --shape 4 --seed 1 --seed 2", "--seed is given more than once"),
             ("infill noise --shap 4", "--shap is no argument of this command, perhaps --shape was meant"),
             ("infill noses", "\"noses\" is no command of infill"),
+            (
+                "infill inpaint a --mask b --prompt c --out d --guidance-scale 7",
+                "--guidance-scale is no argument of this command, perhaps --guidance was meant",
+            ),
+            (
+                "infill inpaint --image a --mask b",
+                "--image is no argument of this command, perhaps the picture's path without a flag was meant",
+            ),
+            ("infill inpaint a --mask b --prompt c --out d --model=", "--model has no value"),
             (
                 "infill inpaint a --mask b --prompt c --out d --no-merge --feather 3",
                 "--no-merge can't be given together with --feather",

@@ -1,11 +1,12 @@
 //! An image prompt adapter (IP-Adapter, Ye et al. 2023, arXiv 2308.06721) and the image encoder that it reads through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::header::read_header;
 use crate::json::{self, MAX_CONFIG_BYTES};
 use crate::tensor_file::TensorFile;
 use crate::weight_files::{Library, Variant};
@@ -96,7 +97,7 @@ impl AdapterFile {
             Some(width) => width.as_u64(),
         };
         if needed == Some(self.cross_attention_dim as u64) {
-            return Ok(());
+            return self.check_layers(checkpoint, unet);
         }
         // What is no number is refused by the network, by name.
         let needed = needed.unwrap_or(0) as usize;
@@ -106,6 +107,32 @@ impl AdapterFile {
             what: "the width of the words that it stands beside".to_owned(),
             value: named(self.cross_attention_dim),
             allowed: format!("{}, as in {}", named(needed), checkpoint.dir().display()),
+        })
+    }
+
+    /// Whether it stands beside every attention to words of the UNet.
+    fn check_layers(&self, checkpoint: &Checkpoint, unet: &Component) -> Result<()> {
+        let mut wanted = 0;
+        for file in &unet.weight_files {
+            wanted += read_header(file)?.keys().filter(|name| name.ends_with(".attn2.to_k.weight")).count();
+        }
+        let has = |layer: &str, part| self.tensors().contains_key(&format!("{layer}.{part}.weight"));
+        let parts = self.tensors().keys().filter(|name| name.starts_with("ip_adapter."));
+        let layers: BTreeSet<&str> =
+            parts.filter_map(|name| name.match_indices('.').nth(1).map(|(end, _)| &name[..end])).collect();
+        for (layer, part) in layers.iter().flat_map(|layer| [(layer, "to_k_ip"), (layer, "to_v_ip")]) {
+            if !has(layer, part) {
+                return Err(Error::file(self.path(), format!("is incomplete: {layer}.{part}.weight is missing")));
+            }
+        }
+        if layers.len() == wanted {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            path: self.path().to_owned(),
+            what: "the number of its layers".to_owned(),
+            value: format!("{}, so it is incomplete or for another UNet", layers.len()),
+            allowed: format!("{wanted}, as in {}", checkpoint.dir().display()),
         })
     }
 
@@ -204,7 +231,11 @@ impl ImageEncoderFolder {
         let key = |key| self.0.config.get(key).filter(|value: &&Value| !value.is_null());
         match (key("architectures"), key("model_type")) {
             (Some(classes), _) if !classes.as_array().is_some_and(|c| c.iter().any(|c| c == CLASS)) => {
-                refuse("architectures", classes.to_string(), CLASS)
+                let whole = format!(
+                    "{CLASS}; of a whole CLIPModel save that part alone: {CLASS}.from_pretrained(FOLDER).save_pretrained(NEW)"
+                );
+                let is_whole = classes.as_array().is_some_and(|c| c.iter().any(|c| c == "CLIPModel"));
+                refuse("architectures", classes.to_string(), if is_whole { &whole } else { CLASS })
             }
             (_, Some(model_type)) if model_type != MODEL_TYPE => {
                 refuse("model_type", model_type.to_string(), MODEL_TYPE)
@@ -259,7 +290,10 @@ fn check_preprocessor(config: &Map<String, Value>, side: usize, path: &Path) -> 
                 let name = value.as_str().unwrap_or_default();
                 (PROCESSORS.contains(&name), PROCESSORS.join(", "))
             }
-            "processor_class" => continue,
+            // What the fast processors write of how they work.
+            "default_to_square" => (*value == false, "false".to_owned()),
+            "data_format" => (*value == "channels_first", "channels_first".to_owned()),
+            "processor_class" | "disable_grouping" => continue,
             key if key.starts_with('_') => continue,
             _ => (false, "the keys of transformers' CLIPImageProcessor".to_owned()),
         };
@@ -494,8 +528,30 @@ mod tests {
         let error = adapter(&[K, PLAIN]).unwrap().check_model(&checkpoint).unwrap_err().to_string();
         let words = "the words that it stands beside is 768 (Stable Diffusion 1.5); allowed: 72, as in ";
         assert!(error.contains(words) && error.contains("tiny-sdxl-base"), "{error}");
-        let tiny = ("ip_adapter.1.to_k_ip.weight", &[4, 72][..]);
-        adapter(&[tiny, PLAIN]).unwrap().check_model(&checkpoint).unwrap();
+    }
+
+    #[test]
+    fn an_adapter_with_fewer_layers_or_a_gap_is_refused() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+        let checkpoint = Checkpoint::open(&models.join("tiny-sdxl-base")).unwrap();
+        let files = &checkpoint.required("unet").unwrap().weight_files;
+        let stored = files.iter().flat_map(|file| read_header(file).unwrap().into_keys());
+        let count = stored.filter(|name| name.ends_with("attn2.to_k.weight")).count();
+        let names: Vec<String> = (0..count)
+            .flat_map(|i| ["k", "v"].map(|part| format!("ip_adapter.{}.to_{part}_ip.weight", 2 * i + 1)))
+            .collect();
+        let check = |names: &[String]| {
+            let layers = names.iter().map(|name| (name.as_str(), &[4, 72][..]));
+            let all: Vec<Entry<'_>> = layers.chain([PLAIN]).collect();
+            adapter(&all).unwrap().check_model(&checkpoint).map_err(|error| error.to_string())
+        };
+        check(&names).unwrap();
+        let fewer = check(&names[..names.len() - 2]).unwrap_err();
+        let counts = format!("the number of its layers is {}, so it is incomplete", count - 1);
+        assert!(fewer.contains(&counts) && fewer.contains(&format!("allowed: {count}, as in ")), "{fewer}");
+        let gap = check(&names[..names.len() - 1]).unwrap_err();
+        let last = format!("is incomplete: ip_adapter.{}.to_v_ip.weight is missing", 2 * count - 1);
+        assert!(gap.ends_with(&last), "{gap}");
     }
 
     #[test]
@@ -503,6 +559,7 @@ mod tests {
         let refused = |config| encoder(&config).1.unwrap_err().to_string();
         let error = refused(json!({"architectures": ["CLIPModel"], "model_type": "clip"}));
         assert!(error.contains(r#"architectures is ["CLIPModel"]; allowed: CLIPVisionModelWithProjection"#));
+        assert!(error.contains("of a whole CLIPModel save that part alone: "), "{error}");
         assert!(refused(json!({"model_type": "siglip_vision_model"})).contains("model_type is \"siglip"));
         assert!(refused(json!({})).contains("says of no network what it is"));
         let error = ImageEncoderFolder::open(Path::new("no/such/folder")).unwrap_err().to_string();
@@ -527,6 +584,11 @@ mod tests {
         new["rescale_factor"] = json!(0.003_921_568_627_450_98);
         new["image_processor_type"] = json!("CLIPImageProcessor");
         (new["_valid_processor_keys"], new["do_pad"]) = (json!(["images"]), Value::Null);
+        check(new.clone()).unwrap();
+        // What the fast processors add.
+        new["image_processor_type"] = json!("CLIPImageProcessorFast");
+        (new["default_to_square"], new["data_format"]) = (json!(false), json!("channels_first"));
+        (new["disable_grouping"], new["device"]) = (json!(true), Value::Null);
         check(new).unwrap();
         for (wrong, words) in [
             (json!({"do_center_crop": false}), "do_center_crop is false; allowed: true"),
@@ -539,6 +601,8 @@ mod tests {
             (json!({"image_std": 0.5}), "image_std is 0.5"),
             (json!({"image_processor_type": "SiglipImageProcessor"}), "image_processor_type is"),
             (json!({"do_pad": true}), "do_pad is true"),
+            (json!({"default_to_square": true}), "default_to_square is true; allowed: false"),
+            (json!({"data_format": "channels_last"}), "data_format is \"channels_last\"; allowed: channels_first"),
         ] {
             let error = check(wrong).unwrap_err();
             assert!(error.contains(words), "{error}");

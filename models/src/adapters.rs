@@ -195,7 +195,7 @@ fn choose_in(family: Family, purpose: AdapterPurpose, roots: &[PathBuf]) -> Resu
     let mut candidates: Vec<&Known> =
         KNOWN.iter().filter(|known| known.family == family && !known.face && known.kind == wanted).collect();
     let Some(&first) = candidates.first() else {
-        return Err(not_found(family.to_string(), "there are no adapters for it".into()));
+        return Err(not_found(format!("for {family}"), "there are none for it".into()));
     };
     if purpose == AdapterPurpose::Style {
         let plus = |known: &&Known| known.family == family && !known.face && known.kind == AdapterKind::Plus;
@@ -333,7 +333,7 @@ mod tests {
         let error = choose(AdapterPurpose::Character).unwrap_err().to_string();
         assert!(error.contains("models/image_encoder (for sdxl_models/ip-adapter-plus"), "{error}");
         let error = choose_in(Family::StableDiffusionXlRefiner, AdapterPurpose::Style, &roots).unwrap_err();
-        assert!(error.to_string().contains("there are no adapters for it"), "{error}");
+        assert!(error.to_string().contains("refiner is not here: there are none for it"), "{error}");
     }
 
     #[test]

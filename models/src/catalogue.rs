@@ -167,6 +167,11 @@ fn locate_in(asked: &str, models: Option<&Path>, hub: Option<&Path>) -> Result<P
     if folder.is_dir() {
         return Ok(folder);
     }
+    if folder.is_file() {
+        let way = "diffusers makes one of a single-file checkpoint: Pipeline.from_single_file(FILE).save_pretrained(FOLDER), \
+                   as docs/models.md tells";
+        return Err(Error::file(&folder, format!("is a file; needed: a folder in diffusers' layout; {way}")));
+    }
     let plain = !asked.is_empty() && !asked.contains(['/', '\\']) && asked != "..";
     if let Some(found) = models.filter(|_| plain).map(|dir| dir.join(asked)).filter(has_index) {
         return Ok(found);

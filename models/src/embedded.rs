@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -18,6 +19,9 @@ use crate::{Error, Result, digest, places};
 
 /// The embedded model's id.
 pub const ID: &str = "infill-mini";
+
+/// A file under a passing name that is this old is nobody's any more.
+const LEFTOVER: Duration = Duration::from_secs(60 * 60);
 
 /// A file of the embedded model.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +109,7 @@ fn folder_name(files: &[EmbeddedFile]) -> String {
 /// Makes `parent/name` hold exactly `files`.
 fn complete(files: &[EmbeddedFile], parent: &Path, name: &str) -> io::Result<PathBuf> {
     let folder = parent.join(name);
+    remove_leftovers(parent);
     for file in files {
         let path = folder.join(file.path);
         if !is_right(file, &path) {
@@ -138,6 +143,19 @@ fn write(file: &EmbeddedFile, path: &Path, parent: &Path) -> io::Result<()> {
     written
 }
 
+/// Removes what processes have left half written that were killed at it. What can't be removed does no harm.
+fn remove_leftovers(parent: &Path) {
+    let is_old = |about: &fs::Metadata| {
+        about.is_file() && about.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFTOVER))
+    };
+    for path in parent.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let is_part = path.extension().is_some_and(|extension| extension == "part");
+        if is_part && path.symlink_metadata().is_ok_and(|about| is_old(&about)) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
 /// A checkpoint's folder is looked through by name: a file too many could be opened in place of the right one.
 fn remove_others(folder: &Path, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     for entry in folder.read_dir()? {
@@ -159,7 +177,14 @@ fn private_folder(passing: &Path) -> io::Result<PathBuf> {
 
     // Who this user is, as the file system sees it.
     let probe = passing.join(format!(".infill-{}.probe", std::process::id()));
-    let user = fs::File::create_new(&probe).and_then(|file| file.metadata()).map(|about| about.uid());
+    // A process of the same number may have been killed here.
+    let created = match fs::File::create_new(&probe) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&probe).and_then(|()| fs::File::create_new(&probe))
+        }
+        created => created,
+    };
+    let user = created.and_then(|file| file.metadata()).map(|about| about.uid());
     let removed = fs::remove_file(&probe);
     let user = user?;
     removed?;
@@ -278,6 +303,27 @@ mod tests {
         assert_eq!(listing(cache.path()).len(), 2, "{:?}", listing(cache.path()));
         assert_eq!(fs::read(folder.join("unet/weights.safetensors")).unwrap(), b"weights");
         assert_eq!(fs::read(folder.join("model_index.json")).unwrap(), b"{}");
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_removed_or_passed_over() {
+        let (cache, files) = (tempfile::tempdir().unwrap(), small());
+        let parent = cache.path().join("embedded");
+        fs::create_dir_all(&parent).unwrap();
+        for name in [".1-0.part", ".2-0.part", ".2-0.note"] {
+            fs::write(parent.join(name), "half").unwrap();
+        }
+        for name in [".1-0.part", ".2-0.note"] {
+            let old = std::time::SystemTime::now() - 2 * LEFTOVER;
+            fs::File::options().write(true).open(parent.join(name)).unwrap().set_modified(old).unwrap();
+        }
+        unpack_files(&files, Some(cache.path()), Path::new("nowhere")).unwrap();
+        let left = listing(&parent).into_iter().filter(|path| path.starts_with('.')).collect::<Vec<_>>();
+        assert_eq!(left, [".2-0.note", ".2-0.part"]);
+        let passing = tempfile::tempdir().unwrap();
+        fs::write(passing.path().join(format!(".infill-{}.probe", std::process::id())), "").unwrap();
+        unpack_files(&files, None, passing.path()).unwrap();
+        assert!(listing(passing.path()).iter().all(|path| !path.ends_with(".probe")));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn named_in(
     for shelved in Shelf::Embeddings.list(models_dir) {
         let file = match EmbeddingFile::open(&shelved.path) {
             Ok(file) => file,
-            Err(error) if is_named(&shelved.id, prompts) => return Err(error),
+            Err(error) if is_named(shelved.name(), prompts) => return Err(error),
             // Nobody asked for it.
             Err(_) => continue,
         };

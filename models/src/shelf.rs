@@ -1,9 +1,14 @@
 //! Single files that are looked up by name: concepts in `<models folder>/loras/`, embeddings in
-//! `<models folder>/embeddings/`. A checkpoint's own folder may hold concepts that were made for it.
+//! `<models folder>/embeddings/`, in folders of the user's own there too. A checkpoint's own folder may hold concepts that
+//! were made for it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, places};
+
+/// How many folders deep files are looked for: a link may lead back to where it lies.
+const DEPTH: usize = 3;
 
 /// A folder of the models folder that holds safetensors files, one for each thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +22,17 @@ pub enum Shelf {
 /// One file of a shelf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shelved {
-    /// Its name without the extension.
+    /// Its name without the extension, after those of the folders that it lies in: `ink`, `styles/ink`.
     pub id: String,
     /// Where it lies.
     pub path: PathBuf,
+}
+
+impl Shelved {
+    /// Its name alone.
+    pub fn name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
 }
 
 impl Shelf {
@@ -47,7 +59,8 @@ impl Shelf {
         within(&checkpoint.join(self.folder()))
     }
 
-    /// The file with this name, with or without its extension: the checkpoint's own, else one of the models folder.
+    /// The file with this name, with or without its extension: the checkpoint's own, else one of the models folder. The
+    /// name alone will do for a file in a folder there that shares it with no other.
     ///
     /// # Errors
     /// [`Error::NotFound`] naming what is there.
@@ -57,6 +70,10 @@ impl Shelf {
         let bare = id.strip_suffix(".safetensors").unwrap_or(id);
         if let Some(found) = own.iter().chain(&shelf).find(|shelved| shelved.id == id || shelved.id == bare) {
             return Ok(found.path.clone());
+        }
+        let namesakes = own.iter().chain(&shelf).filter(|shelved| [id, bare].contains(&shelved.name()));
+        if let [only] = namesakes.collect::<Vec<_>>().as_slice() {
+            return Ok(only.path.clone());
         }
         let dir =
             self.dir(models_dir).map_or_else(|| self.folder().to_owned(), |dir| dir.display().to_string());
@@ -80,16 +97,25 @@ impl Shelf {
     }
 }
 
-/// The safetensors files of a folder, by name.
+/// The safetensors files of a folder and of the folders in it, by name.
 fn within(dir: &Path) -> Vec<Shelved> {
-    let entries = dir.read_dir().ok().into_iter().flatten().flatten();
-    let mut all: Vec<Shelved> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file())
-        .map(|path| Shelved { id: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path })
-        .collect();
+    let mut all = Vec::new();
+    collect(dir, "", DEPTH, &mut all);
     all.sort_by(|a, b| a.id.cmp(&b.id));
     all
+}
+
+fn collect(dir: &Path, before: &str, depth: usize, all: &mut Vec<Shelved>) {
+    for path in dir.read_dir().ok().into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let named = |name: Option<&OsStr>| format!("{before}{}", name.unwrap_or_default().to_string_lossy());
+        if path.is_dir() {
+            if depth > 0 {
+                collect(&path, &(named(path.file_name()) + "/"), depth - 1, all);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file() {
+            all.push(Shelved { id: named(path.file_stem()), path });
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +143,25 @@ mod tests {
             assert!(error.ends_with("holds ink, v1.5"), "{error}");
         }
         assert!(Shelf::Embeddings.list(dir).is_empty());
+        std::fs::create_dir_all(folder.join("styles/old")).unwrap();
+        for name in ["styles/pen.safetensors", "styles/ink.safetensors", "styles/old/pencil.safetensors"] {
+            std::fs::write(folder.join(name), "x").unwrap();
+        }
+        for (id, place) in [
+            ("styles/pen", "styles/pen"),
+            ("pen", "styles/pen"),
+            ("pen.safetensors", "styles/pen"),
+            ("pencil", "styles/old/pencil"),
+            ("ink", "ink"),
+            ("styles/ink.safetensors", "styles/ink"),
+        ] {
+            let path = folder.join(format!("{place}.safetensors"));
+            assert_eq!(Shelf::Loras.locate(id, None, dir).unwrap(), path, "{id}");
+        }
+        std::fs::copy(folder.join("styles/pen.safetensors"), folder.join("styles/old/pen.safetensors")).unwrap();
+        let error = Shelf::Loras.locate("pen", None, dir).unwrap_err().to_string();
+        assert!(error.ends_with("holds ink, styles/ink, styles/old/pen, styles/old/pencil, styles/pen, v1.5"), "{error}");
+        std::fs::remove_dir_all(folder.join("styles")).unwrap();
 
         #[cfg(unix)]
         {

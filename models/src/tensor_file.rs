@@ -19,6 +19,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::File`] when it is a pickle, with the way to convert it, or no safetensors file with at least one tensor.
     pub(crate) fn open(path: &Path, what: &str) -> Result<Self> {
+        let article = if what.starts_with(['a', 'e']) { "an" } else { "a" };
         let pickled = path.extension().and_then(|e| e.to_str()).is_some_and(|extension| {
             ["bin", "ckpt", "pt", "pth"].iter().any(|pickle| extension.eq_ignore_ascii_case(pickle))
         });
@@ -32,12 +33,15 @@ impl TensorFile {
             ));
         }
         // Opening a pipe would wait for its writer.
-        if path.exists() && !path.is_file() {
-            return Err(Error::file(path, format!("is not a file; needed: a {what}")));
+        if !path.is_file() {
+            if !path.exists() {
+                return Err(Error::file(path, format!("is not there; needed: {article} {what}")));
+            }
+            return Err(Error::file(path, format!("is not a file; needed: {article} {what}")));
         }
         let tensors = read_header(path)?;
         if tensors.is_empty() {
-            return Err(Error::file(path, format!("holds no tensors; needed: a {what}")));
+            return Err(Error::file(path, format!("holds no tensors; needed: {article} {what}")));
         }
         Ok(Self { path: path.to_owned(), tensors })
     }

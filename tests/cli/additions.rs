@@ -78,6 +78,39 @@ fn a_reference_picture_changes_what_is_painted_and_at_scale_0_nothing() {
 }
 
 #[test]
+fn several_adapters_each_see_what_is_typed_after_them() {
+    let place = Place::new();
+    let (coffee, astronaut) = (fixture("images/coffee.png"), fixture("images/astronaut.png"));
+    let plain = adapter("models/ip-adapter_sd15.safetensors");
+    let face = adapter("models/ip-adapter-plus-face_sd15.safetensors");
+    let first = ["--ip-adapter", &plain, "--ip-image", &coffee, "--ip-type", "style"];
+    let second = ["--ip-adapter", &face, "--ip-image", &astronaut, "--ip-type", "full"];
+    let both = [&first[..], &second].concat();
+    let painted_with = |flags: &[&str]| painted(&place, flags);
+    let joint = painted_with(&both);
+    assert!(joint != painted_with(&first) && joint != painted_with(&second));
+    // What is typed before the first adapter belongs to it.
+    let early = [&first[2..], &first[..2], &second].concat();
+    assert_eq!(painted_with(&early), joint);
+    let zero = format!("{astronaut}:0");
+    assert_eq!(
+        painted_with(&[&first[..], &["--ip-adapter", &face, "--ip-image", &zero]].concat()),
+        painted_with(&first)
+    );
+
+    let run = inpaint(&place, &[&both[..], &["--json"]].concat()).succeeded();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let told = report["ip_adapters"].as_array().unwrap();
+    let types: Vec<&Value> = told.iter().map(|adapter| &adapter["type"]).collect();
+    assert_eq!((types, report.get("ip_adapter")), (vec![&"style".into(), &"full".into()], None));
+
+    let bare = [&first[..], &["--ip-adapter", &face]].concat();
+    refuse(&place, &bare, &["--ip-adapter is ", "without an --ip-image of its own"]);
+    let twice = [&first[..], &["--ip-type", "full"]].concat();
+    refuse(&place, &twice, &["--ip-type is given 2 times for one adapter; allowed: once for each"]);
+}
+
+#[test]
 fn scales_masks_and_names_with_colons() {
     let place = Place::new();
     let models = models_folder(&place);

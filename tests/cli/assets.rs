@@ -212,3 +212,12 @@ fn the_store_is_pruned() {
     assert!(run.stderr.contains("1 picture and 1 job removed, 0 kept"), "{}", run.stderr);
     assert!(store.job_ids().unwrap().is_empty());
 }
+
+/// A picture that can't be added makes no store: a listing would then say that there is one.
+#[test]
+fn a_store_is_made_for_a_picture_alone() {
+    let place = Place::new();
+    assets(&place, &["add", "none.png"]).refused(2, &["none.png"]);
+    assets(&place, &["list"]).refused(2, &["there is no store"]);
+    assets(&place, &["prune", "--max-size", "-5"]).refused(2, &["--max-size is \"-5\"; allowed: "]);
+}

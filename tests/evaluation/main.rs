@@ -10,7 +10,7 @@
 //! | `INFILL_EVALUATE_MODEL` | a model's folder instead of the built-in model |
 //! | `INFILL_EVALUATE_OUT` | a folder for sheets of what went wrong |
 //! | `INFILL_EVALUATE_TABLE` | where the table is written |
-//! | `INFILL_EVALUATE_SIZE`, `..._STEPS` | the side of the pictures (512) and the steps (30) |
+//! | `INFILL_EVALUATE_SIZE`, `..._STEPS` | the side of the pictures (512) and the steps (12) |
 //! | `INFILL_EVALUATE_PARTS` | some of `objects empties references strengths`, with spaces between; all without it |
 //! | `INFILL_EVALUATE_GUIDANCE` | the guidance, in place of the default |
 //! | `INFILL_TEST_DEVICE`, `INFILL_TEST_DTYPE` | as for the parity tests |

@@ -233,7 +233,7 @@ fn the_whole_suite() {
     };
     let number = |name: &str, default: usize| variable(name).map_or(default, |text| text.parse().unwrap());
     let count: usize = count.parse().unwrap();
-    let (size, steps) = (number("INFILL_EVALUATE_SIZE", 512), number("INFILL_EVALUATE_STEPS", 30));
+    let (size, steps) = (number("INFILL_EVALUATE_SIZE", 512), number("INFILL_EVALUATE_STEPS", 12));
     let mut painter = Painter::open(size, steps).expect("this build has no model of its own");
     let began = Instant::now();
     let part = count.div_ceil(5);
@@ -261,7 +261,7 @@ fn the_whole_suite() {
     let table = table(&scores);
     println!("\n{size} x {size}, {steps} steps, {:.0} s\n\n{table}", began.elapsed().as_secs_f64());
     if let Some(path) = variable("INFILL_EVALUATE_TABLE") {
-        std::fs::write(path, &table).unwrap();
+        std::fs::write(path, format!("At {size} x {size} in {steps} steps:\n\n{table}")).unwrap();
     }
     assert!(scores.iter().all(Score::is_reached), "\n{table}");
 }

@@ -138,8 +138,11 @@ fn an_interrupted_job_is_done_by_the_next_server_to_the_same_bytes() {
 #[test]
 fn a_job_is_done_in_the_ways_it_was_given_with() {
     let dir = tempfile::tempdir().unwrap();
-    let call = arguments(&json!({"width": 160, "height": 128, "numInferenceSteps": 2, "seed": "3"}));
-    let ways = ["--wait-seconds", "0", "--vae-tile-size", "128", "--match-colours"];
+    let call = arguments(&json!({
+        "width": 160, "height": 128, "numInferenceSteps": 2, "seed": "3", "scheduler": "EulerDiscreteScheduler"
+    }));
+    let ways =
+        ["--wait-seconds", "0", "--vae-tile-size", "128", "--match-colours", "--timestep-spacing", "trailing"];
     let mut server = Server::start_with(dir.path(), &ways);
     let at_work = job_id(&server.call(&endless()));
     let queued = job_id(&server.call(&call));
@@ -153,10 +156,10 @@ fn a_job_is_done_in_the_ways_it_was_given_with() {
     assert!(server.finish().success());
     let said = |result: &Value| {
         let png = std::fs::read(&files(result)[0]).unwrap();
-        ["\"vaeTileSize\":128", "\"matchColours\":true"]
+        ["\"vaeTileSize\":128", "\"matchColours\":true", "\"timestepSpacing\":\"trailing\""]
             .map(|way| String::from_utf8_lossy(&png).contains(way))
     };
-    assert_eq!((said(&done), said(&whole)), ([true; 2], [false; 2]));
+    assert_eq!((said(&done), said(&whole)), ([true; 3], [false; 3]));
 
     let other = tempfile::tempdir().unwrap();
     let mut server = Server::start_with(other.path(), &ways[2..]);

@@ -212,6 +212,8 @@ fn dry_run_runs_nothing() {
         assert!(dry["isError"] == false && text(&dry).contains("nothing was run"), "{dry}");
         assert_eq!(dry["structuredContent"]["creativeUnitsCost"], 0);
         assert!(bench.refusal(&json!({"dryRun": "true", "strength": 2})).starts_with("strength is 2"));
+        let lcm = json!({"dryRun": "true", "scheduler": "LCMScheduler", "numInferenceSteps": 60});
+        assert!(bench.refusal(&lcm).starts_with("numInferenceSteps is 60; allowed: 1 to 50, "));
         assert!(bench.store().list(true).unwrap().is_empty() && bench.store().jobs().unwrap().is_empty());
         assert_eq!(files(&bench.call(&json!({"dryRun": "false"}))).len(), 1);
         assert!(bench.refusal(&json!({"dryRun": "yes"})).starts_with("dryRun is \"yes\"; allowed: "));

@@ -1,4 +1,4 @@
-//! Folders of a test's own. Shared by the tests of the command line and of the server.
+//! Folders of a test's own. Shared by the tests of the engine, the command line and the server.
 
 use std::fs;
 use std::path::Path;

@@ -42,6 +42,10 @@ struct ToldPruned<'a> {
 pub(crate) fn run(command: &AssetsCommand, settings: &Settings) -> Result<()> {
     match command {
         AssetsCommand::Add { files, parent, hide, place } => {
+            // The store is made for pictures alone: where there is none to add there is none.
+            for file in files {
+                pictures::read(file, "picture", &image::Limits::default(), Picture::decode)?;
+            }
             let store = Store::open(&settings.store_dir(place.store.as_deref())?)?;
             let added = add(&store, files, parent.as_deref(), *hide)?;
             if place.json {
@@ -125,12 +129,9 @@ fn add(store: &Store, files: &[PathBuf], parent: Option<&str>, hidden: bool) -> 
         store.get(parent)?;
     }
     let limits = image::Limits::default();
-    for file in files {
-        pictures::read(file, "picture", &limits, Picture::decode)?;
-    }
     let mut added = Vec::new();
     for file in files {
-        // Read again, one by one: so many pictures may not fit into memory together.
+        // Read again after the check, one by one: so many pictures may not fit into memory together.
         let bytes = pictures::bytes(file, "picture", &limits)?;
         let size = pictures::decode(&bytes, file, "picture", &limits, Picture::decode)?.size();
         let meta = AssetMeta {

@@ -10,7 +10,7 @@ use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
 use infill_engine::pipeline::{LoadOptions, Pipeline, Progress};
-use infill_engine::request::{InpaintParams, InpaintRequest};
+use infill_engine::request::{InpaintParams, InpaintRequest, STEPS};
 use infill_models::adapter::{AdapterFile, ImageEncoderFolder};
 use infill_models::{Checkpoint, catalogue, embedded};
 use serde::Serialize;
@@ -33,6 +33,8 @@ struct Scene {
     samples: usize,
     reference: Option<&'static str>,
 }
+
+const LEAST_STEPS: usize = 2;
 
 const SCENES: [Scene; 6] = [
     Scene {
@@ -126,6 +128,11 @@ struct Job {
 }
 
 pub(crate) fn run(args: &DemoArgs, settings: &Settings) -> Result<()> {
+    // One of the rows is painted at a strength below 1.
+    if args.steps < LEAST_STEPS {
+        let allowed = format!("{LEAST_STEPS} to {}", STEPS.end());
+        return Err(Failure::value("--steps", args.steps, allowed));
+    }
     let job = Job {
         device: settings.device(args.device.as_deref())?,
         dtype: settings.dtype(args.dtype.as_deref())?,

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use infill_engine::additions::Additions;
 use infill_engine::cost::Costs;
 use infill_engine::device::{DTypeChoice, DeviceChoice, device_name, dtype_name};
+use infill_engine::geometry::other_proportions;
 use infill_engine::image::sheet::Tile;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::noise::{NoiseEra, random_seed};
-use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress};
+use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress, check_run};
 use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
-use infill_engine::scheduler::{Scheduler, SchedulerConfig, StepOptions};
+use infill_engine::scheduler::SchedulerConfig;
 use infill_engine::{Error, VaeTileSize};
 use infill_models::{Checkpoint, Family, catalogue};
 use serde_json::{Value, json};
@@ -83,10 +84,13 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
     params.vae_tile_size = settings.vae_tile_size(args.device.vae_tile_size.as_deref())?;
     let checkpoint = catalogue::find(&model, models_dir.as_deref())?;
     let chosen = additions::choose(args, &checkpoint, models_dir.as_deref())?;
-    let Chosen { additions, image_prompts, recipe: added, inputs, warnings } = chosen;
+    let Chosen { additions, image_prompts, recipe: added, inputs, mut warnings } = chosen;
     params.image_prompts = image_prompts;
     let request = InpaintRequest::new(params)?;
-    check_scheduler(args, &request, &checkpoint)?;
+    check_scheduler_options(args, &request, &checkpoint)?;
+    if request.plan().is_whole() {
+        warnings.extend(other_proportions(request.params().image.size(), request.plan().work));
+    }
     let inputs: Vec<&Path> =
         [&args.image, &args.mask].into_iter().chain(&inputs).map(PathBuf::as_path).collect();
     let output = Output::check("--out", &args.out, request.params().samples, &inputs, args.force)?;
@@ -157,12 +161,14 @@ fn scheduler_options(args: &InpaintArgs) -> Vec<(String, Value)> {
     spacing.chain(args.scheduler_options.iter().cloned()).collect()
 }
 
-/// Refuses a scheduler's options by name before the model is loaded.
-fn check_scheduler(args: &InpaintArgs, request: &InpaintRequest, checkpoint: &Checkpoint) -> Result<()> {
+/// Refuses what the model's scheduler and text encoders do not take before the model is loaded, a scheduler's options by
+/// their name.
+fn check_scheduler_options(
+    args: &InpaintArgs,
+    request: &InpaintRequest,
+    checkpoint: &Checkpoint,
+) -> Result<()> {
     let SchedulerChoice { kind, overrides } = &request.params().scheduler;
-    if overrides.is_empty() {
-        return Ok(());
-    }
     let mut config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
     if let Some(kind) = kind {
         config = config.with_class(*kind);
@@ -181,10 +187,14 @@ fn check_scheduler(args: &InpaintArgs, request: &InpaintRequest, checkpoint: &Ch
             other => other.into(),
         })?;
     }
-    let made = Scheduler::new(&config, request.params().num_inference_steps, StepOptions::default());
-    made.map(|_| ()).map_err(|error| match error {
-        Error::Refused { field, value, allowed } if overrides.iter().any(|(key, _)| key == field) => {
-            Failure::Refused(format!("{}: {field} is {value}; allowed: {allowed}", flag(field)))
+    check_run(checkpoint, request).map_err(|error| match error {
+        Error::Refused { field, value, allowed } => {
+            match overrides.iter().find(|(key, _)| field.split(", ").any(|name| name == key)) {
+                Some((key, _)) => {
+                    Failure::Refused(format!("{}: {field} is {value}; allowed: {allowed}", flag(key)))
+                }
+                None => Error::Refused { field, value, allowed }.into(),
+            }
         }
         other => other.into(),
     })

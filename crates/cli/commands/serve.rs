@@ -4,6 +4,8 @@ use std::env;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use infill_engine::device::DeviceChoice;
+use infill_engine::pipeline::LoadOptions;
 use infill_mcp::{HttpOptions, ServeOptions, Ways, serve_http, serve_stdio};
 
 use crate::args::ServeArgs;
@@ -27,8 +29,18 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         ways: Ways {
             vae_tile_size: settings.vae_tile_size(args.device.vae_tile_size.as_deref())?,
             match_colours: args.match_colours,
+            timestep_spacing: args
+                .timestep_spacing
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(failure)?,
         },
     };
+    if !matches!(options.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+        // No client could mend it.
+        LoadOptions::choose(options.device, options.dtype)?;
+    }
     let Some(address) = &args.http else {
         if std::io::stdin().is_terminal() {
             stderr::line(

@@ -33,6 +33,14 @@ pub enum Error {
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
+    /// What came out of the networks is no picture.
+    #[error(
+        "the painted picture holds what is no number: the number format {dtype} is too small for this model, the scheduler's configuration leads nowhere, or the weights are damaged"
+    )]
+    NoNumbers {
+        /// The number format of the run.
+        dtype: &'static str,
+    },
     /// The job panicked; the worker goes on.
     #[error("the job failed inside: {0}")]
     Panicked(String),

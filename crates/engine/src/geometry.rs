@@ -218,6 +218,20 @@ fn work_side(field: &'static str, asked: Option<u32>, own: u32) -> Result<u32> {
     }
 }
 
+/// A note where a whole picture is worked on in other proportions than its own, which squeezes what is in it.
+pub fn other_proportions(picture: Size, work: Size) -> Option<String> {
+    let ratio = f64::from(picture.width) * f64::from(work.height)
+        / (f64::from(picture.height) * f64::from(work.width));
+    let same = (0.95..=1.05).contains(&ratio);
+    (!same).then(|| {
+        format!(
+            "the picture is {}x{} pixels and was squeezed to {}x{} to work on; width and height in its proportions \
+             give a better result",
+            picture.width, picture.height, work.width, work.height
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -211,7 +211,7 @@ impl FromStr for AdapterBlocks {
                 Err(_) => Err(refused(
                     "adapter blocks",
                     text.to_owned(),
-                    "all, style, style-and-layout, or a map such as {\"up\": {\"block_0\": [0, 1, 0]}}",
+                    "all, style, style-and-layout, or a map such as {\"up\": {\"block_0\": 1}}",
                 )),
             },
         }

@@ -399,7 +399,7 @@ fn check_mask_of_latents(params: &InpaintParams, plan: &Plan) -> Result<()> {
     Err(refused(
         "mask",
         value,
-        "a larger white part; or work at a larger size, or at a crop around the mask (--crop-padding)",
+        "a larger white part; or work at a larger size, or at a crop around the mask",
     ))
 }
 

@@ -1,7 +1,8 @@
 //! Concepts come and go: what is merged, what is read again, and that nothing stays behind.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+#[path = "../../../tests/shared/folder.rs"]
+mod folder;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,7 +19,7 @@ use infill_models::Checkpoint;
 use infill_models::lora::LoraFile;
 use infill_networks::{DType, Device, Tensor};
 
-use common::copy;
+use folder::copy;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)

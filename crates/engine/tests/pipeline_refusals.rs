@@ -1,21 +1,22 @@
 //! What only a loaded model can refuse: one sentence that names the value, before anything is painted.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+#[path = "../../../tests/shared/folder.rs"]
+mod folder;
 
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma, RgbImage};
 use infill_engine::image::Picture;
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::{LoadOptions, Observer};
+use infill_engine::pipeline::{LoadOptions, Observer, check_run};
 use infill_engine::scheduler::SchedulerKind;
 use infill_engine::{InpaintParams, InpaintRequest, Pipeline, Result};
 use infill_models::Checkpoint;
 use infill_networks::{DType, Device};
 use serde_json::{Value, json};
 
-use common::copy;
+use folder::copy;
 
 fn fixture(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(model)
@@ -26,15 +27,27 @@ fn load(dir: &Path) -> Result<Pipeline> {
     Pipeline::load(&Checkpoint::open(dir).unwrap(), &options, &mut Observer::silent())
 }
 
-/// The words with which a run of `model` is refused.
-fn refusal(model: &str, change: impl Fn(&mut InpaintParams)) -> String {
+fn request(change: impl Fn(&mut InpaintParams)) -> InpaintRequest {
     let image = Picture::from_rgb8(RgbImage::new(64, 64));
     let mask = Mask::from_luma8(GrayImage::from_pixel(64, 64, Luma([255])));
     let mut params = InpaintParams::new(image, mask, "a cat");
     change(&mut params);
-    let request = InpaintRequest::new(params).unwrap();
+    InpaintRequest::new(params).unwrap()
+}
+
+/// The words with which a run of `model` is refused.
+fn refusal(model: &str, change: impl Fn(&mut InpaintParams)) -> String {
     let pipeline = load(&fixture(model)).unwrap();
-    pipeline.inpaint(&request, &mut Observer::silent(), &mut |_| panic!("painted")).unwrap_err().to_string()
+    let painted = pipeline.inpaint(&request(change), &mut Observer::silent(), &mut |_| panic!("painted"));
+    painted.unwrap_err().to_string()
+}
+
+/// The words with which it is refused before the model is loaded, which are the same.
+fn early_refusal(model: &str, change: impl Fn(&mut InpaintParams) + Copy) -> String {
+    let early = check_run(&Checkpoint::open(&fixture(model)).unwrap(), &request(change));
+    let early = early.unwrap_err().to_string();
+    assert_eq!(early, refusal(model, change));
+    early
 }
 
 /// The words with which a copy of `model` is refused whose `component/config.json` has another value.
@@ -51,18 +64,37 @@ fn load_refusal(model: &str, component: &str, key: &str, value: Value) -> String
 #[test]
 fn more_layers_than_the_text_encoder_has_are_not_left_out() {
     for model in ["tiny-sd15-inpaint", "tiny-sdxl-inpaint"] {
-        let message = refusal(model, |params| params.clip_skip = Some(31));
+        let message = early_refusal(model, |params| params.clip_skip = Some(31));
         assert!(message.starts_with("clip_skip is 31; allowed: 0 to "), "{message}");
+    }
+}
+
+/// Numbers that are none would be black pixels, and nobody told.
+#[test]
+fn a_picture_of_what_is_no_number_is_an_error() {
+    for model in ["tiny-sd15-inpaint", "tiny-sdxl-inpaint"] {
+        let message = refusal(model, |params| {
+            params.num_inference_steps = 2;
+            params.scheduler.overrides = vec![("beta_start".into(), json!(-5.0))];
+        });
+        assert!(message.starts_with("the painted picture holds what is no number: "), "{message}");
+        assert!(message.contains("f32"), "{message}");
     }
 }
 
 #[test]
 fn steps_that_a_scheduler_can_not_take_are_named_as_the_request_names_them() {
-    let message = refusal("tiny-sdxl-inpaint", |params| {
+    let message = early_refusal("tiny-sdxl-inpaint", |params| {
         params.num_inference_steps = 60;
         params.scheduler.kind = Some(SchedulerKind::Lcm);
     });
-    assert_eq!(message, "steps is 60; allowed: 1 to original_inference_steps, 50");
+    assert_eq!(message, "steps is 60; allowed: 1 to 50, the scheduler's original_inference_steps");
+    let message = early_refusal("tiny-sdxl-inpaint", |params| {
+        params.num_inference_steps = 3;
+        params.scheduler.kind = Some(SchedulerKind::Pndm);
+        params.scheduler.overrides = vec![("skip_prk_steps".into(), json!(false))];
+    });
+    assert_eq!(message, "steps is 3; allowed: 4 or more with PNDMScheduler where skip_prk_steps is false");
 }
 
 #[test]

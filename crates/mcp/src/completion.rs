@@ -3,6 +3,7 @@
 use rmcp::model::{CompleteRequestParams, CompletionInfo, ErrorData, Reference};
 
 use crate::arguments::show_text;
+use crate::inside::failed;
 use crate::prompts::{Recipe, Takes};
 use crate::resources::Scheme;
 use crate::studio::Studio;
@@ -61,10 +62,6 @@ fn assets(studio: &Studio) -> Result<Vec<String>, ErrorData> {
 fn jobs(studio: &Studio) -> Result<Vec<String>, ErrorData> {
     let jobs = studio.store.job_ids().map_err(|error| failed(&error))?;
     Ok(jobs.iter().rev().map(ToString::to_string).collect())
-}
-
-fn failed(error: &infill_store::Error) -> ErrorData {
-    ErrorData::internal_error(error.to_string(), None)
 }
 
 fn matching(mut all: Vec<String>, typed: &str) -> CompletionInfo {

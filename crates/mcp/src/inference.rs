@@ -85,6 +85,12 @@ pub(crate) fn linked(mut inference: Value, store: &Store, links: &Links) -> Valu
             None => {}
         }
     }
+    if !links.are_files() {
+        let concepts = inference.get_mut("concepts").and_then(Value::as_array_mut);
+        for id in concepts.into_iter().flatten().filter_map(|concept| concept.get_mut("modelId")) {
+            *id = json!(bare(id.as_str().unwrap_or_default()));
+        }
+    }
     inference
 }
 

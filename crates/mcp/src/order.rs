@@ -7,7 +7,7 @@ use infill_models::Checkpoint;
 use infill_store::AssetId;
 use serde_json::{Map, Value, json};
 
-use crate::Ways;
+use crate::{TimestepSpacing, Ways};
 use crate::inference::{Inputs, inference, recipe};
 use crate::prepare::Prepared;
 use crate::tools::Kind;
@@ -15,6 +15,7 @@ use crate::tools::Kind;
 /// Where the recipe has the side of the VAE's tiles.
 const VAE_TILE_SIZE: &str = "vaeTileSize";
 const MATCH_COLOURS: &str = "matchColours";
+const TIMESTEP_SPACING: &str = "timestepSpacing";
 
 /// A checked call.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,10 @@ impl Order {
         if request.params().match_colours {
             recipe.insert(MATCH_COLOURS.into(), json!(true));
         }
+        for (key, value) in &request.params().scheduler.overrides {
+            debug_assert_eq!(key, TimestepSpacing::KEY);
+            recipe.insert(TIMESTEP_SPACING.into(), value.clone());
+        }
         Ok(Self {
             kind: inpaint.kind,
             arguments: arguments(given, prepared, inputs, &inference["guidance"]),
@@ -67,9 +72,11 @@ impl Order {
     pub(crate) fn ways(&self) -> Ways {
         let pixels = self.recipe.get(VAE_TILE_SIZE).and_then(Value::as_u64);
         let side = pixels.and_then(|pixels| u32::try_from(pixels).ok());
+        let text = |name| self.recipe.get(name).and_then(Value::as_str);
         Ways {
             vae_tile_size: side.and_then(|side| VaeTileSize::new(side).ok()),
             match_colours: self.recipe.get(MATCH_COLOURS).is_some_and(|matched| *matched == true),
+            timestep_spacing: text(TIMESTEP_SPACING).and_then(|name| name.parse().ok()),
         }
     }
 

@@ -168,8 +168,12 @@ pub(crate) fn file_url(path: &Path) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct AllowedFolders {
     folders: Vec<PathBuf>,
+    /// The store's pictures: what a reply names can be given back. Where they lie is not told.
+    store: Option<PathBuf>,
     /// The store's database: what begins with this path is not read.
     closed: Option<PathBuf>,
+    /// Whether a refusal may say which folders are allowed.
+    told: bool,
 }
 
 impl AllowedFolders {
@@ -187,7 +191,7 @@ impl AllowedFolders {
             Ok(resolved)
         };
         let folders = folders.iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { folders, closed: None })
+        Ok(Self { folders, store: None, closed: None, told: true })
     }
 
     /// These and more.
@@ -200,9 +204,24 @@ impl AllowedFolders {
         Ok(all)
     }
 
+    /// These and the store's pictures.
+    ///
+    /// # Errors
+    /// As [`AllowedFolders::new`].
+    pub(crate) fn with_pictures_of(&self, store: &Store) -> Result<Self> {
+        let store = Self::new("store", &[store.blobs_dir().to_owned()])?.folders.pop();
+        Ok(Self { store, ..self.clone() })
+    }
+
     /// These without the store's database, which may lie under one of them.
     pub(crate) fn without_database_of(mut self, store: &Store) -> Self {
         self.closed = Some(store.database().to_owned());
+        self
+    }
+
+    /// These, which refusals tell by name only where clients may know of them.
+    pub(crate) fn told(mut self, told: bool) -> Self {
+        self.told = told;
         self
     }
 
@@ -210,7 +229,7 @@ impl AllowedFolders {
         let bytes = path.as_os_str().as_encoded_bytes();
         let closed = |closed: &PathBuf| bytes.starts_with(closed.as_os_str().as_encoded_bytes());
         !self.closed.as_ref().is_some_and(closed)
-            && self.folders.iter().any(|folder| path.starts_with(folder))
+            && self.folders.iter().chain(&self.store).any(|folder| path.starts_with(folder))
     }
 
     /// The path with its links resolved, if it lies under an allowed folder; else what is allowed. What lies elsewhere
@@ -218,20 +237,20 @@ impl AllowedFolders {
     pub(crate) fn resolve(&self, path: &Path) -> std::result::Result<PathBuf, Refusal> {
         let resolved = path.canonicalize().ok();
         resolved.filter(|path| self.contains(path)).ok_or_else(|| {
-            let allowed = if self.folders.is_empty() {
-                "an asset id or a data URL; no folder is allowed (infill serve --allow-dir DIR)".into()
-            } else {
-                let folders: Vec<String> =
-                    self.folders.iter().map(|folder| folder.display().to_string()).collect();
-                format!("what exists under {}", folders.join(", "))
+            let folders: Vec<String> = self.folders.iter().map(|f| f.display().to_string()).collect();
+            let allowed = match folders.as_slice() {
+                [] => "no path, for no folder is allowed (infill serve --allow-dir DIR)".into(),
+                _ if !self.told => "what exists under the server's allowed folders".into(),
+                _ => format!("what exists under {}", folders.join(", ")),
             };
             (show_path(path), allowed)
         })
     }
 
-    /// The bytes of a file under an allowed folder.
+    /// The bytes of a picture's file under an allowed folder.
     fn read(&self, path: &Path) -> std::result::Result<Vec<u8>, Refusal> {
-        let resolved = self.resolve(path)?;
+        let elsewhere = |(path, allowed)| (path, format!("an asset id or a data URL; {allowed}"));
+        let resolved = self.resolve(path).map_err(elsewhere)?;
         let refused = |allowed: String| (show_path(path), allowed);
         // Opening a pipe would wait for its writer.
         if !resolved.is_file() {

@@ -1,11 +1,11 @@
 //! A call, checked: everything that can be refused is refused here, all of it at once.
 
 use infill_engine::additions::{Additions, Concept, IpAdapterSource};
-use infill_engine::geometry::{Size, own_work_size};
+use infill_engine::geometry::{Size, other_proportions, own_work_size};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::check_concepts;
+use infill_engine::pipeline::{check_concepts, check_run};
 use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_models::Checkpoint;
 use infill_models::adapters::AdapterPurpose;
@@ -16,7 +16,7 @@ use crate::Ways;
 use crate::arguments::show_text;
 use crate::inference::Inputs;
 use crate::pictures::Source;
-use crate::sizes::{other_proportions, sides};
+use crate::sizes::sides;
 use crate::studio::Studio;
 use crate::tools::Kind;
 use crate::tools::inpaint::Inpaint;
@@ -93,6 +93,9 @@ impl Studio {
         let named = given.get("modelId").and_then(Value::as_str).map(|id| self.holdings.checkpoint(id));
         let family = named.as_ref().and_then(|found| found.as_ref().ok()).map(Checkpoint::family);
         let (mut inpaint, mut faults) = Inpaint::read(kind, given, family);
+        if let Some(missing) = faults.iter_mut().find(|fault| fault.starts_with("modelId is missing")) {
+            *missing = format!("modelId is missing; allowed: {}", self.holdings.models_here());
+        }
         let checkpoint = named.and_then(|found| {
             found.map_err(|(value, allowed)| faults.push(fault("modelId", &value, &allowed))).ok()
         });
@@ -120,13 +123,17 @@ impl Studio {
                     .into(),
             );
         }
-        let params =
+        let mut params =
             params(&inpaint, picture, mask_picture, image_prompt).map_err(|error| vec![sentence(&error)])?;
-        let Ways { vae_tile_size, match_colours } = ways;
+        let Ways { vae_tile_size, match_colours, timestep_spacing } = ways;
+        if let Some(spacing) = timestep_spacing {
+            spacing.put_into(&mut params.scheduler, &checkpoint).map_err(|error| vec![sentence(&error)])?;
+        }
         // Where nothing is merged no seam can be.
         let match_colours = match_colours && params.merge;
         let request = InpaintRequest::checked(InpaintParams { vae_tile_size, match_colours, ..params })
             .map_err(|faults| faults.iter().map(sentence).collect::<Vec<_>>())?;
+        check_run(&checkpoint, &request).map_err(|error| vec![sentence(&error)])?;
         let references = references.unwrap_or_default();
         Ok(Prepared { inpaint, checkpoint, request, additions, image, mask, references })
     }

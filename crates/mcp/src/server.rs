@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::arguments::show_text;
 use crate::studio::Studio;
 use crate::tools::{Action, get_assets_by_asset_id, get_job_id};
-use crate::{call, completion, prompts, resources, tasks};
+use crate::{call, completion, inside, prompts, resources, tasks};
 
 const INSTRUCTIONS: &str = "infill repaints parts of pictures on this machine, offline. Call post-inpaint-inferences \
 with a picture, a mask of the same size (white where to paint, black where to keep) and a prompt; call \
@@ -75,16 +75,13 @@ impl Server {
         text
     }
 
-    /// Does what reads the store or a model's files, on a thread that may block.
+    /// Does what reads the store or a model's files; see [`inside::blocking`].
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Studio) -> Result<T, ErrorData> + Send + 'static,
     ) -> Result<T, ErrorData> {
         let studio = self.studio.clone();
-        tokio::task::spawn_blocking(move || work(&studio)).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a request failed inside");
-            Err(ErrorData::internal_error("the request failed inside; see the server's log", None))
-        })
+        inside::blocking(move || work(&studio)).await
     }
 
     /// How many calls are not answered, also after the session.

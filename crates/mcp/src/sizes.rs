@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use infill_engine::geometry::Size;
 use infill_models::Family;
 
 /// The tool's own range of width and height, narrower than the engine's, and the kind of model that has it.
@@ -11,19 +10,6 @@ pub(crate) fn sides(family: Family) -> (RangeInclusive<u32>, &'static str) {
         Family::StableDiffusion => (64..=1024, "an SD 1.5 model"),
         Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => (512..=2048, "an SDXL model"),
     }
-}
-
-pub(crate) fn other_proportions(picture: Size, work: Size) -> Option<String> {
-    let ratio = f64::from(picture.width) * f64::from(work.height)
-        / (f64::from(picture.height) * f64::from(work.width));
-    let same = (0.95..=1.05).contains(&ratio);
-    (!same).then(|| {
-        format!(
-            "the picture is {}x{} pixels and was squeezed to {}x{} to work on; width and height in its proportions \
-             give a better result",
-            picture.width, picture.height, work.width, work.height
-        )
-    })
 }
 
 #[cfg(test)]

@@ -69,13 +69,14 @@ impl Studio {
     /// A folder or a store that can't be used.
     pub(crate) fn open(options: &ServeOptions, links: Links) -> Result<Arc<Self>> {
         let store = Store::open(&options.store_dir)?;
-        let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?.without_database_of(&store);
+        let folders = AllowedFolders::new("allow-dir", &options.allow_dirs)?
+            .without_database_of(&store)
+            .told(links.are_files());
         let models_dir =
             options.models_dir.clone().or_else(|| places::models_dir().filter(|dir| dir.is_dir()));
         let studio = Arc::new(Self {
             holdings: Holdings::new(folders.and("models", models_dir.as_slice())?, models_dir),
-            // What a reply names can be given back as it is.
-            folders: folders.and("store", &[store.blobs_dir().to_owned()])?,
+            folders: folders.with_pictures_of(&store)?,
             engine: Engine::start(options.device, options.dtype)?,
             desk: Desk::default(),
             checks: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),

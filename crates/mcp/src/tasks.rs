@@ -12,8 +12,8 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use serde_json::Value;
-use tokio::task::spawn_blocking;
 
+use crate::inside::{blocking, failed};
 use crate::report::To;
 use crate::studio::Studio;
 
@@ -33,8 +33,8 @@ pub(crate) fn are_wanted(context: &RequestContext<RoleServer>) -> bool {
 /// # Errors
 /// A store that can't be read.
 pub(crate) async fn created(studio: Arc<Studio>, id: JobId) -> Result<CreateTaskResult, ErrorData> {
-    reading(move || {
-        studio.store.job(&id).map(|job| CreateTaskResult::new(task(&job))).map_err(|e| broken(&e))
+    blocking(move || {
+        studio.store.job(&id).map(|job| CreateTaskResult::new(task(&job))).map_err(|e| failed(&e))
     })
     .await
 }
@@ -44,12 +44,12 @@ pub(crate) async fn created(studio: Arc<Studio>, id: JobId) -> Result<CreateTask
 /// # Errors
 /// No such task.
 pub(crate) async fn get(studio: Arc<Studio>, id: String) -> Result<GetTaskResult, ErrorData> {
-    reading(move || {
+    blocking(move || {
         let id = read_id(&id)?;
         let job = studio.store.job(&id).map_err(|error| refused(&error))?;
         let payload = match job.status {
             JobStatus::Success | JobStatus::Failure => {
-                let result = studio.report(&id, To::Caller).map_err(|error| broken(&error))?;
+                let result = studio.report(&id, To::Caller).map_err(|error| failed(&error))?;
                 TaskPayload::Completed { result: object(serde_json::to_value(result).unwrap_or_default()) }
             }
             JobStatus::Canceled => TaskPayload::Cancelled,
@@ -65,7 +65,7 @@ pub(crate) async fn get(studio: Arc<Studio>, id: String) -> Result<GetTaskResult
 /// # Errors
 /// No such task.
 pub(crate) async fn cancel(studio: Arc<Studio>, id: String) -> Result<(), ErrorData> {
-    reading(move || match studio.cancel(&read_id(&id)?) {
+    blocking(move || match studio.cancel(&read_id(&id)?) {
         Ok(()) | Err(StoreError::Finished { .. }) => Ok(()),
         Err(error) => Err(refused(&error)),
     })
@@ -77,7 +77,7 @@ pub(crate) async fn cancel(studio: Arc<Studio>, id: String) -> Result<(), ErrorD
 /// # Errors
 /// No such task.
 pub(crate) async fn update(studio: Arc<Studio>, id: String) -> Result<(), ErrorData> {
-    reading(move || studio.store.job(&read_id(&id)?).map(|_| ()).map_err(|error| refused(&error))).await
+    blocking(move || studio.store.job(&read_id(&id)?).map(|_| ()).map_err(|error| refused(&error))).await
 }
 
 fn task(job: &Job) -> Task {
@@ -101,26 +101,14 @@ fn refused(error: &StoreError) -> ErrorData {
         StoreError::UnknownJob(id) => {
             ErrorData::invalid_params(format!("taskId is {id}; allowed: a task of this server"), None)
         }
-        other => broken(other),
+        other => failed(other),
     }
 }
 
-fn broken(error: &StoreError) -> ErrorData {
-    ErrorData::internal_error(error.to_string(), None)
-}
 
 fn object(value: Value) -> JsonObject {
     match value {
         Value::Object(object) => object,
         _ => JsonObject::new(),
     }
-}
-
-async fn reading<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, ErrorData> + Send + 'static,
-) -> Result<T, ErrorData> {
-    let read = spawn_blocking(read).await;
-    read.unwrap_or_else(|error| {
-        Err(ErrorData::internal_error(format!("the request failed inside: {error}"), None))
-    })
 }

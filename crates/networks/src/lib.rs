@@ -17,6 +17,7 @@ pub mod ip_adapter;
 pub mod layers;
 pub mod lora;
 pub mod prompt;
+mod tensor_file;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;

@@ -6,14 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::safetensors::{BufferedSafetensors, Load, MmapedSafetensors};
+use candle_core::safetensors::Load;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use safetensors::tensor::TensorView;
 
 use crate::lora::{self, Changes};
+use crate::tensor_file::{TensorFile, cause};
 use crate::{Error, Interrupt, Result};
 
 /// Missing tensors after which no more are asked for: no checkpoint of the network has so few of its own.
@@ -38,20 +39,6 @@ struct Root {
     changes: Changes,
     interrupt: Interrupt,
     ledger: Mutex<Ledger>,
-}
-
-/// A safetensors file in memory.
-pub(crate) struct TensorFile {
-    path: PathBuf,
-    tensors: Held,
-}
-
-/// How a file is in memory.
-enum Held {
-    /// By its map: large files, which are written once.
-    Mapped(MmapedSafetensors),
-    /// Whole: files that their users may write anew at any time, which would end a process that has mapped them.
-    Read(BufferedSafetensors),
 }
 
 struct Entry {
@@ -87,10 +74,10 @@ impl Weights {
         let files = files.iter().map(|path| TensorFile::map(path)).collect::<Result<Vec<_>>>()?;
         let mut entries = BTreeMap::<String, Entry>::new();
         for (index, file) in files.iter().enumerate() {
-            for (stored_name, _) in file.tensors.tensors() {
+            for stored_name in file.names() {
                 let name = rename(&stored_name);
                 if let Some(other) = entries.get(&name) {
-                    let first = &files[other.file].path;
+                    let first = files[other.file].path();
                     return Err(file.error(format!(
                         "tensor {stored_name} is {name}, which is already there as {} in {}",
                         other.stored_name,
@@ -185,17 +172,17 @@ impl Weights {
         let read = |e: candle_core::Error| {
             file.error(format!("tensor {} can't be read: {}", entry.stored_name, cause(&e)))
         };
-        let view = file.tensors.get(&entry.stored_name).map_err(read)?;
-        if view.shape() != shape && !is_pointwise_convolution(view.shape(), shape) {
-            ledger.misshapen.insert(name, format!("{:?}, needs {shape:?}", view.shape()));
+        let stored = file.get(&entry.stored_name).map_err(read)?;
+        if stored.shape() != shape && !is_pointwise_convolution(stored.shape(), shape) {
+            ledger.misshapen.insert(name, format!("{:?}, needs {shape:?}", stored.shape()));
             return zeros();
         }
         drop(ledger);
         // Converted on the host: every device can take every format, not every device can convert between all.
         let tensor = match root.changes.of(&name) {
-            [] => converted(&view, shape, root.dtype).map_err(read)?,
+            [] => stored.view().and_then(|view| converted(&view, shape, root.dtype)).map_err(read)?,
             changes => {
-                let stored = view.load(&Device::Cpu).and_then(|t| t.reshape(shape)).map_err(read)?;
+                let stored = stored.load().and_then(|t| t.reshape(shape)).map_err(read)?;
                 merged(&name, &stored, changes, root.dtype)?
             }
         };
@@ -216,8 +203,7 @@ impl Weights {
     /// count as use.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let entry = self.root.entries.get(&format!("{}{name}", self.prefix))?;
-        let view = self.root.files[entry.file].tensors.get(&entry.stored_name).ok()?;
-        Some(view.shape().to_vec())
+        self.root.files[entry.file].shape(&entry.stored_name)
     }
 
     /// What the checkpoint has below this view, in the order of the alphabet. Asking does not count as use.
@@ -326,7 +312,7 @@ fn merged(name: &str, stored: &Tensor, changes: &[lora::Change], dtype: DType) -
     };
     // Mostly there is one plain change: it is added and converted in one pass.
     if let [change] = changes
-        && let Some(delta) = change.plain_delta()?
+        && let Some(delta) = change.plain_delta(stored.shape())?
     {
         let delta = delta.reshape(stored.shape())?;
         return infill_kernels::add_delta(&stored, &delta, dtype)?.ok_or_else(|| too_large(change));
@@ -342,119 +328,6 @@ fn merged(name: &str, stored: &Tensor, changes: &[lora::Change], dtype: DType) -
         }
     }
     converted.map_or_else(|| Ok(base.to_dtype(dtype)?), Ok)
-}
-
-impl Held {
-    fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
-        match self {
-            Self::Mapped(file) => file.tensors(),
-            Self::Read(file) => file.tensors(),
-        }
-    }
-
-    fn get(&self, name: &str) -> candle_core::Result<TensorView<'_>> {
-        match self {
-            Self::Mapped(file) => file.get(name),
-            Self::Read(file) => file.get(name),
-        }
-    }
-
-    fn load(&self, name: &str) -> candle_core::Result<Tensor> {
-        self.get(name)?.load(&Device::Cpu)
-    }
-}
-
-impl TensorFile {
-    /// Maps a file that is written once.
-    pub(crate) fn map(path: &Path) -> Result<Self> {
-        // SAFETY: the map is only read. As with every memory map, the file must not be changed by another process
-        // while it is open: checkpoints are written once, to a temporary name, and renamed into place.
-        #[allow(unsafe_code)]
-        let tensors = unsafe { MmapedSafetensors::new(path) };
-        Self::held(path, tensors.map(Held::Mapped))
-    }
-
-    /// Reads a whole file.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .map_err(|e| Error::File { path: path.to_owned(), reason: format!("can't be read: {e}") })?;
-        Self::held(path, BufferedSafetensors::new(bytes).map(Held::Read))
-    }
-
-    fn held(path: &Path, tensors: candle_core::Result<Held>) -> Result<Self> {
-        match tensors {
-            Ok(tensors) => Ok(Self { path: path.to_owned(), tensors }),
-            Err(e) => Err(Error::File {
-                path: path.to_owned(),
-                reason: format!("can't be read as safetensors: {}", cause(&e)),
-            }),
-        }
-    }
-
-    pub(crate) fn error(&self, reason: String) -> Error {
-        Error::File { path: self.path.clone(), reason }
-    }
-
-    /// The names of its tensors, sorted.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.tensors.tensors().into_iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        names
-    }
-
-    /// How many tensors it has.
-    pub(crate) fn len(&self) -> usize {
-        self.tensors.tensors().len()
-    }
-
-    pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.tensors.get(name).ok()?.shape().to_vec())
-    }
-
-    /// A tensor's bytes as they are stored.
-    pub(crate) fn bytes(&self, name: &str) -> Result<&[u8]> {
-        Ok(self.tensors.get(name).map_err(|e| self.unreadable(name, &e))?.data())
-    }
-
-    /// A tensor in f32 on the host.
-    ///
-    /// # Errors
-    /// [`Error::File`] for one that is no floating-point tensor or holds what is no number.
-    pub(crate) fn read_f32(&self, name: &str) -> Result<Tensor> {
-        let tensor = self.tensors.load(name).map_err(|e| self.unreadable(name, &e))?;
-        if !tensor.dtype().is_float() {
-            return Err(self.error(format!("tensor {name} is {}, no fractions", tensor.dtype().as_str())));
-        }
-        let tensor = tensor.to_dtype(DType::F32).map_err(|e| self.unreadable(name, &e))?;
-        let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-        match values.iter().all(|value| value.is_finite()) {
-            true => Ok(tensor),
-            false => Err(self.error(format!("tensor {name} holds infinities or what is no number"))),
-        }
-    }
-
-    /// A tensor of a single number, of whatever format.
-    pub(crate) fn scalar(&self, name: &str) -> Result<f64> {
-        let tensor = self.tensors.load(name).map_err(|e| self.unreadable(name, &e))?;
-        match tensor.elem_count() {
-            1 => Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?[0]),
-            _ => Err(self.error(format!("tensor {name} is {:?}; needed: one number", tensor.dims()))),
-        }
-    }
-
-    fn unreadable(&self, name: &str, error: &candle_core::Error) -> Error {
-        self.error(format!("tensor {name} can't be read: {}", cause(error)))
-    }
-}
-
-/// What went wrong, without the path and backtrace that candle wraps around it.
-fn cause(error: &candle_core::Error) -> String {
-    match error {
-        candle_core::Error::WithPath { inner, .. }
-        | candle_core::Error::WithBacktrace { inner, .. }
-        | candle_core::Error::Context { inner, .. } => cause(inner),
-        other => other.to_string(),
-    }
 }
 
 /// Whether a tensor on the host holds neither infinities nor what is no number.
@@ -475,6 +348,8 @@ fn is_pointwise_convolution(stored: &[usize], wanted: &[usize]) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::path::Path;
+
     use super::*;
     use std::collections::HashMap;
 

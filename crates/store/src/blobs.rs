@@ -50,23 +50,21 @@ impl Blobs {
             return Ok(());
         }
         let folder = path.parent().unwrap_or(&self.dir);
-        fs::create_dir_all(folder).map_err(|e| Error::file(folder, &e))?;
-        let failed = |e: std::io::Error| Error::file(&path, &e);
+        let failed = |e| in_store(file, &e);
+        fs::create_dir_all(folder).map_err(failed)?;
         let mut temporary = tempfile::NamedTempFile::new_in(&self.incoming).map_err(failed)?;
         temporary.write_all(bytes).map_err(failed)?;
         temporary.as_file().sync_all().map_err(failed)?;
         temporary.persist(&path).map_err(|e| failed(e.error))?;
-        sync_folder(folder)?;
-        sync_folder(&self.dir)
+        sync_folder(folder).and_then(|()| sync_folder(&self.dir)).map_err(failed)
     }
 
     /// The bytes of a blob; `None` where there is no such file.
     pub(crate) fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.path(file);
-        match fs::read(&path) {
+        match fs::read(self.path(file)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::file(&path, &e)),
+            Err(e) => Err(in_store(file, &e)),
         }
     }
 
@@ -93,9 +91,8 @@ impl Blobs {
     }
 
     pub(crate) fn remove(&self, file: &str) -> Result<()> {
-        let path = self.path(file);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::file(&path, &e)),
+        match fs::remove_file(self.path(file)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(in_store(file, &e)),
             _ => Ok(()),
         }
     }
@@ -110,6 +107,11 @@ impl Blobs {
         }
         Ok(())
     }
+}
+
+/// What a blob failed at, by its place in the store: clients elsewhere are told of it, and not of this machine's folders.
+fn in_store(file: &str, error: &std::io::Error) -> Error {
+    Error::file(&Path::new("blobs").join(file), error)
 }
 
 /// The last part of a path; empty where it is no text.
@@ -128,11 +130,11 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Makes a rename in this folder last. Windows opens no folders and needs no such call.
-fn sync_folder(folder: &Path) -> Result<()> {
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(windows) {
         return Ok(());
     }
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::file(folder, &e))
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -151,6 +153,23 @@ mod tests {
         assert!(half.exists());
         blobs.sweep(SystemTime::now() + 2 * LEFTOVER).unwrap();
         assert!(!half.exists());
+    }
+
+    #[test]
+    fn what_fails_is_named_by_its_place_in_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        // A folder stands where the file belongs.
+        let hash = blake3::hash(b"picture");
+        let file = Blobs::file_name(&hash, "image/png");
+        fs::create_dir_all(blobs.path(&file)).unwrap();
+        for failed in [
+            blobs.write(&file, b"picture", &hash).unwrap_err(),
+            blobs.read(&file).unwrap_err(),
+            blobs.remove(&file).unwrap_err(),
+        ] {
+            assert!(failed.to_string().starts_with(&format!("blobs/{file}: ")), "{failed}");
+        }
     }
 
     #[test]

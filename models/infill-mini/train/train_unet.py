@@ -22,8 +22,7 @@ from diffusion import Diffusion, sizes
 from muon import Muon
 from text import Words
 
-DROPPED_WORDS = 0.12  # share of the samples whose words are zeroed, for guidance
-VAGUE = ("", "a shape", "an object")  # pooled words that say little; no pooled words at all are as frequent as each
+VAGUE = ("a shape", "an object")  # pooled words that say little; no pooled words at all are as frequent as each
 
 
 class Latents:
@@ -32,12 +31,13 @@ class Latents:
     Processes that train together share the shards among them.
     """
 
-    def __init__(self, pattern: str, words: Words, vague: float, seed: int, device: torch.device):
-        self.pattern, self.words, self.device, self.seen = pattern, words, device, set()
+    def __init__(self, pattern: str, words: Words, shares: argparse.Namespace, seed: int, device: torch.device):
+        self.pattern, self.words, self.shares, self.device, self.seen = pattern, words, shares, device, set()
         said = words(list(VAGUE))[1].float().to(device)
-        self.vague, self.little = vague, torch.cat([said, torch.zeros_like(said[:1])])
+        self.little = torch.cat([said, torch.zeros_like(said[:1])])
         self.rng, self.order = np.random.default_rng(seed), np.empty(0, np.int64)
-        self.parts: tuple[torch.Tensor, ...] = ()  # nine channels of latents, context, pooled words; half precision
+        # Nine channels of latents, context, pooled words, all in half precision; whether the caption is empty.
+        self.parts: tuple[torch.Tensor, ...] = ()
         self.found: list[tuple[torch.Tensor, ...]] = []  # what shards hold that are not in `parts` yet
         self.watcher: threading.Thread | None = None
         self.look()
@@ -50,7 +50,9 @@ class Latents:
                 continue
             self.seen.add(path)
             cached = np.load(path)
-            found = (torch.from_numpy(cached["latents"]), *self.words(json.loads(str(cached["captions"]))))
+            captions = json.loads(str(cached["captions"]))
+            empty = torch.tensor([caption == "" for caption in captions])
+            found = (torch.from_numpy(cached["latents"]), *self.words(captions), empty)
             self.found.append(tuple(part.to(self.device) for part in found))
 
     def watch(self, seconds: float = 1.0) -> None:
@@ -80,17 +82,24 @@ class Latents:
         """How many latents a sample has, height times width."""
         return self.parts[0][0, 0].numel()
 
+    def epoch(self) -> np.ndarray:
+        """Every sample once, those with an empty caption oftener where their share would be too low."""
+        empty = self.parts[-1].cpu().numpy()
+        wanted = self.shares.empty / (1 - self.shares.empty) * np.count_nonzero(~empty)
+        more = max(0, round(wanted) - np.count_nonzero(empty)) if empty.any() else 0
+        return self.rng.permutation(np.concatenate([np.arange(len(empty)), self.rng.choice(np.flatnonzero(empty), more)]))
+
     def batch(self, count: int) -> dict[str, torch.Tensor]:
         """Nine channels of latents, context, pooled words (both zero where words are dropped), those a teacher gets, sizes."""
         if len(self.order) < count:
             if not self.watcher:
                 self.look()
             self.take()
-            self.order = self.rng.permutation(len(self.parts[0]))
+            self.order = self.epoch()
         index, self.order = torch.from_numpy(self.order[:count]).to(self.device), self.order[count:]
-        stay = torch.from_numpy((self.rng.random(count) >= DROPPED_WORDS).astype(np.float32)).to(self.device)
-        nine, context, whole = (part[index].float() for part in self.parts)
-        vague = torch.from_numpy((self.rng.random(count) < self.vague)).to(self.device)
+        stay = torch.from_numpy((self.rng.random(count) >= self.shares.dropped).astype(np.float32)).to(self.device)
+        nine, context, whole, empty = (part[index].float() for part in self.parts)
+        vague = torch.from_numpy(self.rng.random(count) < self.shares.vague).to(self.device) & (empty == 0)
         little = self.little[torch.from_numpy(self.rng.integers(len(self.little), size=count)).to(self.device)]
         return {
             "nine": nine,
@@ -139,7 +148,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--unet", help="a folder with the UNet to start from (this model's own will do)")
     parser.add_argument("--teacher", help="a folder with the UNet whose predictions to learn, in place of the noise")
     parser.add_argument("--only", nargs="+", help="train the weights alone whose names begin so; all without it")
-    parser.add_argument("--vague", type=float, default=0.3, help="share of the samples whose pooled words say little")
+    parser.add_argument("--vague", type=float, default=0.3, help="share of the captions whose pooled words say little")
+    parser.add_argument("--empty", type=float, default=0.0, help="the least share of the samples that have an empty caption")
+    parser.add_argument("--dropped", type=float, default=0.12, help="share of the samples whose words are zeroed, for guidance")
     parser.add_argument("--words", default="work/words-to-picture", help="a folder with the text encoders")
     parser.add_argument("--tokenizer", default="..")
     parser.add_argument("--out", default="work/words-to-picture")
@@ -168,7 +179,7 @@ def train(a: argparse.Namespace) -> None:
     unet.to(device, memory_format=torch.channels_last).train()
     optimizers, average, log = Optimizers(unet, a.rate), Average({"unet": unet}, a.decay), Log(a.log, 50)
     words = Words(a.words, a.tokenizer, device)
-    sizes_of_data = [Latents(pattern, words, a.vague, a.seed + together.rank(), device) for pattern in a.data]
+    sizes_of_data = [Latents(pattern, words, a, a.seed + together.rank(), device) for pattern in a.data]
     if a.minutes:
         for data in sizes_of_data:
             data.watch()

@@ -1,4 +1,5 @@
-//! Letters of 5 x 8 dots for captions: enough for ASCII, crisp at any whole scale, the same on every machine.
+//! Letters of 5 x 8 dots for captions: enough for ASCII, crisp at any whole scale, the same on every machine. Letters of
+//! Western European languages stand there without their accents.
 
 use image::{Rgb, RgbImage};
 
@@ -8,7 +9,7 @@ pub(super) const ADVANCE: u32 = 6;
 pub(super) const LINE: u32 = 10;
 
 /// Writes one line with its upper left corner at `(x, y)`, each dot `scale` pixels wide. What lies beyond the picture is
-/// left out; a character that is not in ASCII is a box.
+/// left out; a character that is not in ASCII, nor comes to one without its accent, is a box.
 pub(super) fn write(image: &mut RgbImage, text: &str, x: u32, y: u32, scale: u32, ink: Rgb<u8>) {
     for (number, character) in (0u32..).zip(text.chars()) {
         for (column, bits) in (0u32..).zip(letter(character)) {
@@ -77,8 +78,35 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 fn letter(character: char) -> [u8; 5] {
     const BOX: [u8; 5] = [0x7F, 0x41, 0x41, 0x41, 0x7F];
     let index =
-        u32::from(character).checked_sub(u32::from(' ')).and_then(|index| usize::try_from(index).ok());
+        u32::from(plain(character)).checked_sub(u32::from(' ')).and_then(|index| usize::try_from(index).ok());
     index.and_then(|index| LETTERS.get(index)).copied().unwrap_or(BOX)
+}
+
+/// The ASCII character that comes nearest.
+fn plain(character: char) -> char {
+    match character {
+        'À'..='Å' => 'A',
+        'à'..='å' => 'a',
+        'Ç' => 'C',
+        'ç' => 'c',
+        'È'..='Ë' => 'E',
+        'è'..='ë' => 'e',
+        'Ì'..='Ï' => 'I',
+        'ì'..='ï' => 'i',
+        'Ñ' => 'N',
+        'ñ' => 'n',
+        'Ò'..='Ö' | 'Ø' => 'O',
+        'ò'..='ö' | 'ø' => 'o',
+        'Ù'..='Ü' => 'U',
+        'ù'..='ü' => 'u',
+        'Ý' => 'Y',
+        'ý' | 'ÿ' => 'y',
+        'ß' => 's',
+        '\u{2010}'..='\u{2014}' => '-',
+        '\u{2018}' | '\u{2019}' => '\'',
+        '\u{201C}'..='\u{201E}' => '"',
+        other => other,
+    }
 }
 
 /// From the space to the tilde: five columns each, the lowest bit on top.
@@ -188,13 +216,23 @@ mod tests {
     #[test]
     fn letters_are_where_they_belong() {
         let mut image = RgbImage::new(24, 10);
-        write(&mut image, "iT\u{e9}", 0, 0, 1, Rgb([255; 3]));
+        write(&mut image, "iT\u{3b1}", 0, 0, 1, Rgb([255; 3]));
         let row = |y: u32| -> String {
             (0..18).map(|x| if image.get_pixel(x, y).0[0] > 0 { '#' } else { '.' }).collect()
         };
         assert_eq!(row(0), "..#...#####.#####.");
         assert_eq!(row(1), "........#...#...#.");
         assert_eq!(row(6), ".###....#...#####.");
+    }
+
+    #[test]
+    fn accents_are_left_out() {
+        let written = |text: &str| {
+            let mut image = RgbImage::new(60, 10);
+            write(&mut image, text, 0, 0, 1, Rgb([255; 3]));
+            image
+        };
+        assert_eq!(written("\u{c4}\u{e9}\u{f1}\u{fc}\u{2013}\u{2019}"), written("Aenu-'"));
     }
 
     #[test]

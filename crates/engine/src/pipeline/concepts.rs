@@ -1,6 +1,7 @@
 //! Concepts in the weights of the loaded networks, and out of them again.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use infill_models::Checkpoint;
 use infill_networks::lora::{Changes, Lora, ModelLayout, Network};
@@ -11,8 +12,8 @@ use super::{Observer, Pipeline, Progress};
 use crate::additions::Concept;
 use crate::{Error, Result};
 
-/// The largest scale of a concept, either way.
-pub const MAX_CONCEPT_SCALE: f64 = 2.0;
+/// The scales that a concept may have.
+pub const CONCEPT_SCALE: RangeInclusive<f64> = -2.0..=2.0;
 
 /// The digest of a concept's file and the bits of its scale.
 type Ingredient = (String, u64);
@@ -54,7 +55,7 @@ pub fn check_concepts(checkpoint: &Checkpoint, concepts: &[Concept]) -> Result<(
     let loader = Loader { checkpoint, device: &device, dtype: DType::F32, interrupt };
     let layout = layout(&loader, &networks(|component| checkpoint.component(component).is_some()))?;
     for concept in concepts {
-        Lora::open(concept.file.path(), concept.file.texts())?.changes(&layout, concept.scale)?;
+        Lora::glance(concept.file.path(), concept.file.texts())?.changes(&layout, concept.scale)?;
     }
     Ok(())
 }
@@ -94,11 +95,11 @@ impl Pipeline {
     ) -> Result<()> {
         let mut wanted = Vec::new();
         for concept in concepts {
-            if !(-MAX_CONCEPT_SCALE..=MAX_CONCEPT_SCALE).contains(&concept.scale) {
+            if !CONCEPT_SCALE.contains(&concept.scale) {
                 return Err(Error::Refused {
                     field: "the scale of a concept",
                     value: concept.scale.to_string(),
-                    allowed: format!("-{MAX_CONCEPT_SCALE} to {MAX_CONCEPT_SCALE}"),
+                    allowed: format!("{} to {}", CONCEPT_SCALE.start(), CONCEPT_SCALE.end()),
                 });
             }
             if concept.scale != 0.0 {

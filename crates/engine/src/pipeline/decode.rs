@@ -4,10 +4,11 @@ use infill_networks::{DType, Device, Tensor};
 
 use super::encode::passage;
 use super::{Observer, Pipeline};
-use crate::Result;
+use crate::device::dtype_name;
 use crate::geometry::Size;
 use crate::image::denormalized;
 use crate::request::InpaintRequest;
+use crate::{Error, Result};
 use image::RgbImage;
 
 impl Pipeline {
@@ -26,6 +27,14 @@ impl Pipeline {
         let image = image.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let (batch, _, height, width) = image.dims4()?;
         let size = Size { width: width as u32, height: height as u32 };
-        (0..batch).map(|i| denormalized(&image.get(i)?.flatten_all()?.to_vec1::<f32>()?, size)).collect()
+        let picture = |i| {
+            let values = image.get(i)?.flatten_all()?.to_vec1::<f32>()?;
+            // Taken for a colour, they would be black.
+            if values.iter().any(|value| value.is_nan()) {
+                return Err(Error::NoNumbers { dtype: dtype_name(self.dtype) });
+            }
+            denormalized(&values, size)
+        };
+        (0..batch).map(picture).collect()
     }
 }

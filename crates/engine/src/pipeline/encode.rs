@@ -6,12 +6,13 @@ use infill_networks::prompt::{Chunk, Chunks, emphasize};
 use infill_networks::vae::{DiagonalGaussian, Passage};
 use infill_networks::{DType, Device, Tensor};
 
+use super::check::{check_clip_skip, counted_from};
 use super::noise_source::NoiseSource;
 use super::{Conditioning, Observer, Pipeline, Progress, TextEncoder, words};
 use crate::guidance::Guidance;
 use crate::image::{normalized, to_work};
 use crate::request::{InpaintRequest, PromptSyntax};
-use crate::{Error, Result};
+use crate::Result;
 
 /// The picture and the mask as the networks read them: what does not depend on the seed.
 pub(super) struct PixelInputs {
@@ -134,17 +135,8 @@ impl Pipeline {
         output: &ClipTextOutput,
         clip_skip: Option<usize>,
     ) -> Result<Tensor> {
-        // SDXL counts from the penultimate layer, without the final norm.
-        let counted_from = if self.is_xl() { 2 } else { 1 };
-        let most = output.hidden_states.len().saturating_sub(counted_from);
-        if let Some(skip) = clip_skip.filter(|skip| *skip > most) {
-            return Err(Error::Refused {
-                field: "clip_skip",
-                value: skip.to_string(),
-                allowed: format!("0 to {most} with this model's text encoders"),
-            });
-        }
-        let state = |skip| output.hidden_state_from_end(skip + counted_from);
+        check_clip_skip(clip_skip, output.hidden_states.len().saturating_sub(1), self.is_xl())?;
+        let state = |skip| output.hidden_state_from_end(skip + counted_from(self.is_xl()));
         Ok(match clip_skip {
             _ if self.is_xl() => state(clip_skip.unwrap_or(0))?,
             None => output.last_hidden_state.clone(),

@@ -10,6 +10,7 @@ use infill_networks::weights::Weights;
 use infill_networks::{DType, Device, Interrupt};
 use serde_json::Value;
 
+use super::check::own_scheduler_config;
 use super::concepts::Merged;
 use super::fit::{self, Words};
 use super::{Observer, Pipeline, Progress, TextEncoder};
@@ -17,7 +18,6 @@ use crate::Result;
 use crate::device::{DTypeChoice, DeviceChoice};
 use crate::guidance::default_guidance_scale;
 use crate::image_prompt::BlockMap;
-use crate::scheduler::SchedulerConfig;
 
 /// How a checkpoint is loaded.
 #[derive(Debug, Clone)]
@@ -51,11 +51,7 @@ impl Pipeline {
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, observer: &mut Observer<'_>) -> Result<Self> {
         let LoadOptions { device, dtype } = options;
         let loader = Loader { checkpoint, device, dtype: *dtype, interrupt: observer.interrupt().clone() };
-        let scheduler_config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
-        let scheduler_config = match checkpoint.family() {
-            Family::StableDiffusion => scheduler_config.for_stable_diffusion(),
-            Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => scheduler_config,
-        };
+        let scheduler_config = own_scheduler_config(checkpoint)?;
 
         let mut text_encoders = Vec::new();
         let mut words = Words::new(checkpoint.family(), checkpoint.requires_aesthetics_score());
@@ -114,6 +110,12 @@ impl Pipeline {
 /// tokenizer's folder, the name of its taps.
 const TEXT_ENCODERS: [(&str, &str, &str); 2] =
     [("text_encoder", "tokenizer", "te1"), ("text_encoder_2", "tokenizer_2", "te2")];
+
+/// How many layers each text encoder of a checkpoint has.
+pub(super) fn text_layers(checkpoint: &Checkpoint) -> Result<Vec<usize>> {
+    let here = TEXT_ENCODERS.iter().filter_map(|(name, ..)| Some((*name, checkpoint.component(name)?)));
+    here.map(|(name, component)| Ok(ClipTextConfig::from_json(name, &component.config)?.num_hidden_layers)).collect()
+}
 
 /// Builds one network at a time from a checkpoint.
 pub(super) struct Loader<'a> {

@@ -5,6 +5,7 @@
 
 mod adapter_blocks;
 mod additions;
+mod check;
 mod concepts;
 mod decode;
 mod denoise;
@@ -43,7 +44,8 @@ use crate::request::{InpaintParams, InpaintRequest};
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use crate::{Error, Result};
 
-pub use concepts::{MAX_CONCEPT_SCALE, check_concepts};
+pub use check::{check_run, takes_scheduler_option};
+pub use concepts::{CONCEPT_SCALE, check_concepts};
 pub use load::LoadOptions;
 pub use observer::{Observer, Progress};
 pub use preview::{MOST_PREVIEWS, Preview};
@@ -161,22 +163,6 @@ impl Pipeline {
             Some(_) => Guidance::Embedded { scale },
             None => Guidance::new(scale, params.guidance_rescale),
         })
-    }
-
-    /// The scheduler of this request, with its class.
-    ///
-    /// # Errors
-    /// A configuration value that the class does not implement, by name.
-    pub fn scheduler_config(&self, request: &InpaintRequest) -> Result<SchedulerConfig> {
-        let choice = &request.params().scheduler;
-        let mut config = match choice.kind {
-            Some(kind) => self.scheduler_config.with_class(kind),
-            None => self.scheduler_config.clone(),
-        };
-        for (key, value) in &choice.overrides {
-            config.set(key, value.clone())?;
-        }
-        Ok(config)
     }
 
     /// Runs a request; `each` gets every picture as soon as it is finished.

@@ -71,6 +71,8 @@ impl Pipeline {
         for (side, texts) in sides.into_iter().filter_map(|(side, texts)| Some((side, texts?))) {
             let chunks = self.tokenize(params, &texts)?;
             for ((encoder, text), chunks) in self.text_encoders.iter().zip(&texts).zip(&chunks) {
+                let is_second = Some(text) != texts.first();
+                let side = if is_second { format!("second {side}") } else { side.to_owned() };
                 let parsed = parse(params, text);
                 let mut notes = parsed.notes().iter();
                 for note in notes.by_ref().take(MOST_NOTES) {
@@ -83,7 +85,7 @@ impl Pipeline {
                     add(format!(
                         "the {side} is {} tokens longer than its limit of {PROMPT_LIMIT}; cut off: {}",
                         cut.tokens,
-                        quoted(text.get(cut.from..).unwrap_or_default())
+                        format_args!("{:?}", text.get(cut.from..).unwrap_or_default().trim())
                     ));
                 }
                 for (word, named) in encoder.added_words.iter().zip(&mut named) {

@@ -94,7 +94,8 @@ impl SchedulerConfig {
         schedule::train_timesteps(self)
     }
 
-    fn knows(&self, key: &str) -> bool {
+    /// Whether the class takes a value of this name, or the configuration has one.
+    pub(crate) fn knows(&self, key: &str) -> bool {
         self.given.contains_key(key) || signature::default(self.kind, key).is_some()
     }
 

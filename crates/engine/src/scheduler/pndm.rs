@@ -155,9 +155,9 @@ impl Pndm {
 fn prk_timesteps(spaced: &[f64], stride: i64) -> Result<Vec<f64>> {
     let Some(noisiest) = spaced.get(..ORDER) else {
         return Err(Error::Refused {
-            field: "skip_prk_steps",
-            value: "false".into(),
-            allowed: format!("true, with fewer than {ORDER} steps"),
+            field: "steps",
+            value: spaced.len().to_string(),
+            allowed: format!("{ORDER} or more with PNDMScheduler where skip_prk_steps is false"),
         });
     };
     let half = (stride / 2) as f64;

@@ -61,6 +61,6 @@ fn rounded(timesteps: Vec<f64>) -> impl DoubleEndedIterator<Item = f64> + ExactS
 }
 
 fn too_many(steps: usize, key: &str, most: usize) -> Error {
-    let allowed = format!("1 to {key}, {most}");
+    let allowed = format!("1 to {most}, the scheduler's {key}");
     Error::Refused { field: "steps", value: steps.to_string(), allowed }
 }

@@ -5,8 +5,9 @@ use infill_store::{Asset, Job, Moment, iso};
 use rmcp::model::{Annotations, ErrorData, Resource};
 use serde_json::Value;
 
-use super::{Scheme, failed};
+use super::Scheme;
 use crate::arguments::{shorten, show_text};
+use crate::inside::failed;
 use crate::studio::Studio;
 
 /// Resources of one page.

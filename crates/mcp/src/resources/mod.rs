@@ -93,12 +93,6 @@ fn not_found(uri: &str, reason: &str) -> ErrorData {
     ErrorData::resource_not_found(message, data)
 }
 
-/// What the server could not do although the request was fine.
-fn failed(error: &dyn std::error::Error) -> ErrorData {
-    tracing::error!(%error, "a resource can't be read");
-    ErrorData::internal_error(error.to_string(), None)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -9,8 +9,9 @@ use infill_store::{Asset, AssetId, Error as StoreError, JobId};
 use rmcp::model::{ErrorData, ResourceContents};
 use serde_json::{Value, json};
 
-use super::{Scheme, failed, not_found};
+use super::{Scheme, not_found};
 use crate::inference::linked;
+use crate::inside::failed;
 use crate::order::Order;
 use crate::pictures::asset_of;
 use crate::reply::PREVIEW_BYTES;

@@ -1,14 +1,11 @@
 //! `concepts`: LoRAs by name, each with its weight.
 
-use std::ops::RangeInclusive;
-
+use infill_engine::pipeline::CONCEPT_SCALE;
 use serde_json::{Map, Value};
 
 use super::inpaint::LEAVE_OUT;
 use crate::arguments::{Arguments, MOST_FAULTS, show, show_text};
 
-/// The weight of a concept.
-const SCALE: RangeInclusive<f64> = -2.0..=2.0;
 /// Each is read, and merged into the weights.
 const MOST: usize = 32;
 /// What one may say; the schema names the same.
@@ -57,9 +54,9 @@ fn read_one(
     if model_id.is_none() {
         from.refuse(&format!("concepts[{index}].modelId"), value("modelId"), "a string");
     }
-    let scale = concept.get("scale").and_then(Value::as_f64).filter(|scale| SCALE.contains(scale));
+    let scale = concept.get("scale").and_then(Value::as_f64).filter(|scale| CONCEPT_SCALE.contains(scale));
     if scale.is_none() {
-        let allowed = format!("a number from {} to {}", SCALE.start(), SCALE.end());
+        let allowed = format!("a number from {} to {}", CONCEPT_SCALE.start(), CONCEPT_SCALE.end());
         from.refuse(&format!("concepts[{index}].scale"), value("scale"), allowed);
     }
     let name = format!("concepts[{index}].modelEpoch");

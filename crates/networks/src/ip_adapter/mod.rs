@@ -63,7 +63,7 @@ impl IpAdapter {
         if numbers.len() != layers.len() {
             let (ours, theirs) = (numbers.len(), layers.len());
             let reason = format!("the adapter has {ours} layers, this UNet {theirs} with cross-attention");
-            return Err(unfit(w, format!("{reason}; it is made for another family of models")));
+            return Err(unfit(w, format!("{reason}; it is incomplete or made for another UNet")));
         }
         let layer = |(number, layer): (u32, &CrossAttention)| {
             let w = w.sub("ip_adapter").sub(number);

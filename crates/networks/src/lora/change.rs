@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Shape, Tensor};
 
 use crate::Result;
-use crate::weights::TensorFile;
+use crate::tensor_file::TensorFile;
 
 /// A change to one weight.
 #[derive(Clone)]
@@ -14,6 +14,8 @@ pub(crate) struct Change {
     /// How strongly the user wants it.
     pub(super) scale: f64,
     pub(super) delta: Delta,
+    /// The difference's shape (O, I ..) where the weight has more inputs, to which nothing is added.
+    pub(super) own_shape: Option<Vec<usize>>,
     pub(super) magnitude: Option<Magnitude>,
 }
 
@@ -72,14 +74,14 @@ impl Change {
     /// `current` (O, I ..), what earlier changes have made of `base`, with this change: both f32 on the host.
     pub(crate) fn apply(&self, base: &Tensor, current: &Tensor) -> Result<Tensor> {
         let Some(magnitude) = &self.magnitude else {
-            let delta = self.delta.values(&self.file, self.scale)?;
+            let delta = self.difference(current.shape(), self.scale)?;
             return Ok((current + delta.reshape(current.shape())?)?);
         };
         let scale = match magnitude.convention {
             Convention::Peft => self.scale,
             Convention::Straight => 1.0,
         };
-        let delta = self.delta.values(&self.file, scale)?.reshape(base.shape())?;
+        let delta = self.difference(base.shape(), scale)?.reshape(base.shape())?;
         let changed = (base + &delta)?;
         let factors = magnitude.factors(&self.file, &changed)?;
         match magnitude.convention {
@@ -91,12 +93,19 @@ impl Change {
         }
     }
 
-    /// What is added to the weight, as many elements in its order, unless it depends on the weight.
-    pub(crate) fn plain_delta(&self) -> Result<Option<Tensor>> {
+    /// What is added to the weight of this shape, as many elements in its order, unless it depends on the weight.
+    pub(crate) fn plain_delta(&self, shape: &Shape) -> Result<Option<Tensor>> {
         match self.magnitude {
-            None => Ok(Some(self.delta.values(&self.file, self.scale)?)),
+            None => Ok(Some(self.difference(shape, self.scale)?)),
             Some(_) => Ok(None),
         }
+    }
+
+    /// `scale` times the difference; as many elements as the weight of this shape, in its order.
+    fn difference(&self, shape: &Shape, scale: f64) -> Result<Tensor> {
+        let values = self.delta.values(&self.file, scale)?;
+        let Some(own) = &self.own_shape else { return Ok(values) };
+        Ok(values.reshape(own.as_slice())?.pad_with_zeros(1, 0, shape.dims()[1] - own[1])?)
     }
 
     /// The file that it comes from, for errors.

@@ -1,6 +1,6 @@
 //! Which kind of model a LoRA was made for, where it does not fit: one sentence instead of a thousand names.
 
-use super::Lora;
+use super::{Lora, bundled_word};
 use super::key::{Network, Spelling};
 use super::layout::{ModelLayout, NetworkLayout};
 
@@ -51,7 +51,8 @@ pub(super) fn unread_kind(names: &[&str]) -> Option<&'static str> {
 /// # Errors
 /// For which, in words.
 pub(super) fn check(lora: &Lora, model: &ModelLayout) -> Result<(), String> {
-    let names: Vec<String> = lora.file.names();
+    let names = lora.file.names().into_iter().filter(|name| bundled_word(name).is_none());
+    let names: Vec<String> = names.collect();
     if let Some((_, what)) = OTHERS.iter().find(|(mark, _)| names.iter().any(|name| name.contains(mark))) {
         return Err((*what).to_owned());
     }

@@ -1,6 +1,6 @@
 //! Concepts: LoRAs and their relatives, read from the files that people have and merged into a model's weights.
 //!
-//! A file is taken apart by [`Lora::open`] (names and shapes only), fitted to a model by [`Lora::changes`], and computed
+//! A file is taken apart by [`Lora::open`] or [`Lora::glance`] (by names and shapes), fitted to a model by [`Lora::changes`], and computed
 //! weight by weight when [`Weights`](crate::weights::Weights) reads them: in f32 on the host, before the conversion to
 //! the run's format. Without a change a weight is read exactly as ever, so leaving a concept out again is exact.
 //!
@@ -26,10 +26,13 @@ pub use key::Network;
 pub use layout::ModelLayout;
 
 use crate::Result;
-use crate::weights::TensorFile;
+use crate::tensor_file::TensorFile;
 use key::Spelling;
 use metadata::Metadata;
 use module::{Builder, ModuleChange, Parts};
+
+/// The channels of the latents of Stable Diffusion.
+const LATENT_CHANNELS: usize = 4;
 
 /// How many names an error lists.
 const NAMED: usize = 8;
@@ -72,19 +75,37 @@ impl Changes {
 }
 
 impl Lora {
-    /// Opens a safetensors file; `metadata` are the texts of its header.
+    /// Reads a safetensors file whole; `metadata` are the texts of its header.
     ///
     /// # Errors
     /// [`crate::Error::File`] when it can't be read, when two of its tensors say the same, or when its metadata ask for what is
     /// not implemented.
     pub fn open(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
-        let file = TensorFile::read(path)?;
+        Self::take_apart(TensorFile::read(path)?, metadata)
+    }
+
+    /// Reads a safetensors file's header, and of its tensors those that [`Lora::changes`] looks into: enough to tell
+    /// whether it fits a model, however large it is.
+    ///
+    /// # Errors
+    /// As [`Lora::open`].
+    pub fn glance(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
+        Self::take_apart(TensorFile::glance(path)?, metadata)
+    }
+
+    fn take_apart(file: TensorFile, metadata: &BTreeMap<String, String>) -> Result<Self> {
         let metadata = Metadata::parse(metadata).map_err(|reason| file.error(reason))?;
         let mut lora =
             Self { file: Arc::new(file), modules: BTreeMap::new(), unknown: vec![], words: vec![], metadata };
         for name in lora.file.names() {
             if lora.metadata.is_word(&name) {
                 lora.words.push(name);
+                continue;
+            }
+            if let Some(word) = bundled_word(&name) {
+                if !lora.words.iter().any(|known| known == word) {
+                    lora.words.push(word.to_owned());
+                }
                 continue;
             }
             let Some(key) = key::parse(&name) else {
@@ -199,7 +220,8 @@ impl Lora {
     ) -> std::result::Result<ModuleChange, String> {
         let shape = |tensor| model.network(network)?.shape(&format!("{module}.{tensor}"));
         let factor = |rank| self.metadata.factor(network, module, rank);
-        let builder = Builder { file: &self.file, parts, scale, factor: &factor };
+        let first_inputs = (network == Network::Unet && module == "conv_in").then_some(LATENT_CHANNELS);
+        let builder = Builder { file: &self.file, parts, scale, factor: &factor, first_inputs };
         builder.build(shape("weight"), shape("bias"))
     }
 
@@ -219,9 +241,16 @@ impl Lora {
     /// All modules with what they are made of.
     fn modules(&self) -> impl Iterator<Item = (Option<Network>, &Spelling, Builder<'_>)> {
         self.modules.iter().map(|((network, module), parts)| {
-            (*network, module, Builder { file: &self.file, parts, scale: 1.0, factor: &|_| None })
+            (*network, module, Builder { file: &self.file, parts, scale: 1.0, factor: &|_| None, first_inputs: None })
         })
     }
+}
+
+/// The word of its own that a tensor belongs to, in a file that bundles textual inversions with a LoRA as A1111 reads
+/// them: `bundle_emb.NAME.string_to_param.*` and the like.
+fn bundled_word(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("bundle_emb.")?;
+    Some(rest.split_once('.').map_or(rest, |(word, _)| word))
 }
 
 fn first_name(parts: &Parts) -> &str {

@@ -1,13 +1,13 @@
 //! The tensors of one module put together to its change, with every shape checked against the weight's.
 //!
-//! Only the file's header is read here, besides the single numbers called alpha.
+//! Only names, shapes and the single numbers called alpha are looked at here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::change::{Change, Convention, Delta, Magnitude, Pair, Side};
 use super::key::Part;
-use crate::weights::TensorFile;
+use crate::tensor_file::TensorFile;
 
 /// A module of the file: its parts by the names of their tensors.
 pub(super) type Parts = BTreeMap<Part, String>;
@@ -30,6 +30,9 @@ pub(super) struct Builder<'a> {
     pub(super) scale: f64,
     /// What stands for `alpha / rank` where the file's metadata say it, by the rank.
     pub(super) factor: &'a dyn Fn(usize) -> Option<f64>,
+    /// How many of the weight's inputs may be changed alone: the latents', of the first convolution of a UNet that was
+    /// trained to inpaint. The mask's and the picture's, which it has besides, then stay as they are.
+    pub(super) first_inputs: Option<usize>,
 }
 
 /// A weight's shape as a matrix of kernels: (O, I, k * k).
@@ -66,8 +69,13 @@ impl Builder<'_> {
             (None, _) => None,
             (Some(_), None) => return Err("the model's module has no weight".to_owned()),
             (Some(delta), Some(shape)) => {
-                self.check_shape(&delta, shape)?;
-                Some(self.change(delta.with_factor(factor), self.magnitude(shape)?))
+                let own = self.own_shape(&delta, shape)?;
+                self.check_shape(&delta, own.as_deref().unwrap_or(shape))?;
+                let magnitude = self.magnitude(shape)?;
+                if own.is_some() && magnitude.is_some() {
+                    return Err("has learnt lengths (dora_scale) of a weight with fewer inputs".to_owned());
+                }
+                Some(Change { own_shape: own, ..self.change(delta.with_factor(factor), magnitude) })
             }
         };
         let bias = match (self.bias(factor)?, bias) {
@@ -88,7 +96,15 @@ impl Builder<'_> {
     }
 
     fn change(&self, delta: Delta, magnitude: Option<Magnitude>) -> Change {
-        Change { file: self.file.clone(), scale: self.scale, delta, magnitude }
+        Change { file: self.file.clone(), scale: self.scale, delta, own_shape: None, magnitude }
+    }
+
+    /// The difference's shape where it is for the first inputs of the weight alone.
+    fn own_shape(&self, delta: &Delta, shape: &[usize]) -> Checked<Option<Vec<usize>>> {
+        let (Some(first), [outputs, inputs, kernel @ ..]) = (self.first_inputs, shape) else { return Ok(None) };
+        let own: Vec<usize> = [*outputs, first].into_iter().chain(kernel.iter().copied()).collect();
+        let fits = *inputs > first && self.check_shape(delta, shape).is_err();
+        Ok((fits && self.check_shape(delta, &own).is_ok()).then_some(own))
     }
 
     fn get(&self, part: Part) -> Option<String> {

@@ -412,6 +412,63 @@ fn alpha_over_rank_times_scale_is_added() {
     }
 }
 
+/// Many LoRAs were trained on a UNet that sees latents alone: their first convolution has 4 inputs, that of one for
+/// inpainting 9, of which the first 4 are the latents.
+#[test]
+fn the_first_convolution_of_a_plain_model_is_added_to_the_latents_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("unet");
+    save(&path, &[("conv_in.weight".into(), numbers(&[WIDTH, 9, 3, 3], 1))]);
+    let model = Model { _dir: dir, files: BTreeMap::from([(Network::Unet, path)]) };
+    let plain = model.read(Network::Unet, "conv_in.weight", &Changes::default()).unwrap();
+    let (down, up) = (numbers(&[2, 4, 3, 3], 5), numbers(&[WIDTH, 2, 1, 1], 6));
+    let product = up.flatten_from(1).unwrap().matmul(&down.flatten_from(1).unwrap()).unwrap();
+    let product = product.reshape((WIDTH, 4, 3, 3)).unwrap();
+    let pair = [
+        ("lora_unet_conv_in.lora_down.weight".to_owned(), down),
+        ("lora_unet_conv_in.lora_up.weight".to_owned(), up),
+    ];
+    let full = [("lora_unet_conv_in.diff".to_owned(), product.clone())];
+    for tensors in [&pair[..], &full] {
+        let changes = model.changes(tensors, &none(), 0.5).unwrap();
+        let read = model.read(Network::Unet, "conv_in.weight", &changes[&Network::Unet]).unwrap();
+        let latents = (plain.narrow(1, 0, 4).unwrap() + (&product * 0.5).unwrap()).unwrap();
+        for (a, b) in values(&read.narrow(1, 0, 4).unwrap()).iter().zip(values(&latents)) {
+            assert!((a - b).abs() < 1e-5, "{a}, expected {b}");
+        }
+        let rest = |tensor: &Tensor| values(&tensor.narrow(1, 4, 5).unwrap());
+        assert_eq!(rest(&read), rest(&plain));
+    }
+    let wide = [("lora_unet_conv_in.diff".to_owned(), numbers(&[WIDTH, 5, 3, 3], 1))];
+    assert!(model.changes(&wide, &none(), 1.0).err().unwrap().contains("5, 3, 3], the model's is"));
+    let lengths = [pair.as_slice(), &[("lora_unet_conv_in.dora_scale".to_owned(), numbers(&[1, 4, 1, 1], 2))]].concat();
+    let refused = model.changes(&lengths, &none(), 1.0).err().unwrap();
+    assert!(refused.contains("conv_in"), "{refused}");
+}
+
+#[test]
+fn embeddings_that_are_bundled_with_a_lora_are_told_by_their_names() {
+    let model = Model::new(&[Network::Unet]);
+    let [down, up] =
+        pair(&format!("unet.{TO_Q}.lora_A.weight"), &format!("unet.{TO_Q}.lora_B.weight"), WIDTH, WIDTH);
+    let word = |name: &str| (format!("bundle_emb.{name}"), numbers(&[1, WORDS], 3));
+    let tensors = [
+        down,
+        up,
+        word("cat.string_to_param.*"),
+        word("cat-2.emb_params"),
+        word("toy.clip_l"),
+        word("toy.clip_g"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("concept.safetensors");
+    save(&path, &tensors);
+    for lora in [Lora::open(&path, &none()), Lora::glance(&path, &none())].map(crate::Result::unwrap) {
+        assert_eq!(lora.words(), ["cat-2", "cat", "toy"]);
+        assert_eq!(lora.changes(&model.layout(), 1.0).unwrap().len(), 1);
+    }
+}
+
 #[test]
 fn a_file_that_is_written_anew_while_it_is_open_does_no_harm() {
     let model = Model::new(&[Network::Unet]);
