@@ -279,15 +279,8 @@ fn files_are_short_and_small() {
 }
 
 /// Hosts that the project's own text may point to. Anything else is somebody's machine or a slip.
-const HOSTS: [&str; 7] = [
-    "127.0.0.1",
-    "localhost",
-    "example.com",
-    "github.com",
-    "huggingface.co",
-    "www.apache.org",
-    "www.w3.org",
-];
+const HOSTS: [&str; 7] =
+    ["127.0.0.1", "localhost", "example.com", "github.com", "huggingface.co", "www.apache.org", "www.w3.org"];
 
 #[test]
 fn no_file_names_a_machine() {

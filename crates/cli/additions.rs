@@ -166,7 +166,11 @@ impl Chosen {
         let count = args.images.len();
         if let Some(path) = adapter_file.filter(|_| count == 0) {
             let value = format!("{} without an --ip-image of its own", path.display());
-            return Err(Failure::value("--ip-adapter", value, "one or more after it, before the next --ip-adapter"));
+            return Err(Failure::value(
+                "--ip-adapter",
+                value,
+                "one or more after it, before the next --ip-adapter",
+            ));
         }
         if !args.masks.is_empty() && args.masks.len() != count {
             let value = format!("given {}", times(args.masks.len()));
@@ -225,7 +229,9 @@ fn only<'a, T>(flag: &str, values: &'a [T]) -> Result<Option<&'a T>> {
     match values {
         [] => Ok(None),
         [one] => Ok(Some(one)),
-        more => Err(Failure::value(flag, format!("given {} for one adapter", times(more.len())), "once for each")),
+        more => {
+            Err(Failure::value(flag, format!("given {} for one adapter", times(more.len())), "once for each"))
+        }
     }
 }
 

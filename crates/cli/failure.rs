@@ -64,7 +64,9 @@ impl From<infill_engine::Error> for Failure {
             E::Refused { field, value, allowed } => Self::value(&flag_of(field), value, allowed),
             E::Models(error) => error.into(),
             E::Unreadable { .. } | E::Networks(_) => Self::Refused(error.to_string()),
-            E::Encode(_) | E::Tensor(_) | E::NoNumbers { .. } | E::Panicked(_) | E::Busy { .. } => Self::Failed(error.to_string()),
+            E::Encode(_) | E::Tensor(_) | E::NoNumbers { .. } | E::Panicked(_) | E::Busy { .. } => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }

@@ -25,7 +25,12 @@ impl Output {
         force: bool,
     ) -> Result<Self> {
         let refused = |why: &str| Failure::value(flag, format!("{} ({why})", out.display()), ALLOWED);
-        if out.as_os_str().as_encoded_bytes().last().is_some_and(|end| std::path::is_separator(char::from(*end))) {
+        if out
+            .as_os_str()
+            .as_encoded_bytes()
+            .last()
+            .is_some_and(|end| std::path::is_separator(char::from(*end)))
+        {
             return Err(refused("a folder by its last character"));
         }
         let is_png = out.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("png"));

@@ -48,7 +48,14 @@ const ELSEWHERE: [(&[&str], &str); 10] = [
     (&["--guidance-scale", "--guidance_scale", "--cfg", "--cfg-scale", "--cfg_scale"], "--guidance"),
     (&["--sampler", "--sampler-name", "--sampler_name"], "--scheduler"),
     (
-        &["--batch", "--batch-size", "--num-images", "--n-iter", "--num-images-per-prompt", "--num_images_per_prompt"],
+        &[
+            "--batch",
+            "--batch-size",
+            "--num-images",
+            "--n-iter",
+            "--num-images-per-prompt",
+            "--num_images_per_prompt",
+        ],
         "--samples",
     ),
     (&["--num-inference-steps", "--num_inference_steps"], "--steps"),

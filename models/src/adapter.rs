@@ -122,7 +122,10 @@ impl AdapterFile {
             parts.filter_map(|name| name.match_indices('.').nth(1).map(|(end, _)| &name[..end])).collect();
         for (layer, part) in layers.iter().flat_map(|layer| [(layer, "to_k_ip"), (layer, "to_v_ip")]) {
             if !has(layer, part) {
-                return Err(Error::file(self.path(), format!("is incomplete: {layer}.{part}.weight is missing")));
+                return Err(Error::file(
+                    self.path(),
+                    format!("is incomplete: {layer}.{part}.weight is missing"),
+                ));
             }
         }
         if layers.len() == wanted {
@@ -602,7 +605,10 @@ mod tests {
             (json!({"image_processor_type": "SiglipImageProcessor"}), "image_processor_type is"),
             (json!({"do_pad": true}), "do_pad is true"),
             (json!({"default_to_square": true}), "default_to_square is true; allowed: false"),
-            (json!({"data_format": "channels_last"}), "data_format is \"channels_last\"; allowed: channels_first"),
+            (
+                json!({"data_format": "channels_last"}),
+                "data_format is \"channels_last\"; allowed: channels_first",
+            ),
         ] {
             let error = check(wrong).unwrap_err();
             assert!(error.contains(words), "{error}");

@@ -158,9 +158,13 @@ mod tests {
             let path = folder.join(format!("{place}.safetensors"));
             assert_eq!(Shelf::Loras.locate(id, None, dir).unwrap(), path, "{id}");
         }
-        std::fs::copy(folder.join("styles/pen.safetensors"), folder.join("styles/old/pen.safetensors")).unwrap();
+        std::fs::copy(folder.join("styles/pen.safetensors"), folder.join("styles/old/pen.safetensors"))
+            .unwrap();
         let error = Shelf::Loras.locate("pen", None, dir).unwrap_err().to_string();
-        assert!(error.ends_with("holds ink, styles/ink, styles/old/pen, styles/old/pencil, styles/pen, v1.5"), "{error}");
+        assert!(
+            error.ends_with("holds ink, styles/ink, styles/old/pen, styles/old/pencil, styles/pen, v1.5"),
+            "{error}"
+        );
         std::fs::remove_dir_all(folder.join("styles")).unwrap();
 
         #[cfg(unix)]

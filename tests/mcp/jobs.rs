@@ -141,8 +141,15 @@ fn a_job_is_done_in_the_ways_it_was_given_with() {
     let call = arguments(&json!({
         "width": 160, "height": 128, "numInferenceSteps": 2, "seed": "3", "scheduler": "EulerDiscreteScheduler"
     }));
-    let ways =
-        ["--wait-seconds", "0", "--vae-tile-size", "128", "--match-colours", "--timestep-spacing", "trailing"];
+    let ways = [
+        "--wait-seconds",
+        "0",
+        "--vae-tile-size",
+        "128",
+        "--match-colours",
+        "--timestep-spacing",
+        "trailing",
+    ];
     let mut server = Server::start_with(dir.path(), &ways);
     let at_work = job_id(&server.call(&endless()));
     let queued = job_id(&server.call(&call));

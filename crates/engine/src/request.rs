@@ -396,11 +396,7 @@ fn check_mask_of_latents(params: &InpaintParams, plan: &Plan) -> Result<()> {
     }
     let (width, height) = (plan.work.width, plan.work.height);
     let value = format!("white on less than the networks see at {width}x{height} pixels");
-    Err(refused(
-        "mask",
-        value,
-        "a larger white part; or work at a larger size, or at a crop around the mask",
-    ))
+    Err(refused("mask", value, "a larger white part; or work at a larger size, or at a crop around the mask"))
 }
 
 /// A mask whose white is all cropped or resized away would leave its picture without effect.

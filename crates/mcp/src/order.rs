@@ -7,10 +7,10 @@ use infill_models::Checkpoint;
 use infill_store::AssetId;
 use serde_json::{Map, Value, json};
 
-use crate::{TimestepSpacing, Ways};
 use crate::inference::{Inputs, inference, recipe};
 use crate::prepare::Prepared;
 use crate::tools::Kind;
+use crate::{TimestepSpacing, Ways};
 
 /// Where the recipe has the side of the VAE's tiles.
 const VAE_TILE_SIZE: &str = "vaeTileSize";

@@ -105,7 +105,6 @@ fn refused(error: &StoreError) -> ErrorData {
     }
 }
 
-
 fn object(value: Value) -> JsonObject {
     match value {
         Value::Object(object) => object,

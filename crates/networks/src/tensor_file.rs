@@ -259,7 +259,9 @@ mod tests {
         let tensors = HashMap::from([("a", Tensor::zeros(8, DType::F32, &Device::Cpu).unwrap())]);
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for bytes in [&whole[..whole.len() - 1], &whole[..20], &whole[..4], b"", b"<!doctype html><html></html>"] {
+        for bytes in
+            [&whole[..whole.len() - 1], &whole[..20], &whole[..4], b"", b"<!doctype html><html></html>"]
+        {
             std::fs::write(&path, bytes).unwrap();
             let error = TensorFile::glance(&path).err().unwrap().to_string();
             assert!(error.contains("can't be read: "), "{error}");

@@ -9,10 +9,10 @@ use infill_networks::{DType, Device, Tensor};
 use super::check::{check_clip_skip, counted_from};
 use super::noise_source::NoiseSource;
 use super::{Conditioning, Observer, Pipeline, Progress, TextEncoder, words};
+use crate::Result;
 use crate::guidance::Guidance;
 use crate::image::{normalized, to_work};
 use crate::request::{InpaintRequest, PromptSyntax};
-use crate::Result;
 
 /// The picture and the mask as the networks read them: what does not depend on the seed.
 pub(super) struct PixelInputs {

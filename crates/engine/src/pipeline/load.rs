@@ -114,7 +114,8 @@ const TEXT_ENCODERS: [(&str, &str, &str); 2] =
 /// How many layers each text encoder of a checkpoint has.
 pub(super) fn text_layers(checkpoint: &Checkpoint) -> Result<Vec<usize>> {
     let here = TEXT_ENCODERS.iter().filter_map(|(name, ..)| Some((*name, checkpoint.component(name)?)));
-    here.map(|(name, component)| Ok(ClipTextConfig::from_json(name, &component.config)?.num_hidden_layers)).collect()
+    here.map(|(name, component)| Ok(ClipTextConfig::from_json(name, &component.config)?.num_hidden_layers))
+        .collect()
 }
 
 /// Builds one network at a time from a checkpoint.

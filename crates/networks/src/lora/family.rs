@@ -1,8 +1,8 @@
 //! Which kind of model a LoRA was made for, where it does not fit: one sentence instead of a thousand names.
 
-use super::{Lora, bundled_word};
 use super::key::{Network, Spelling};
 use super::layout::{ModelLayout, NetworkLayout};
+use super::{Lora, bundled_word};
 
 /// Names that only another kind of file has.
 const OTHERS: [(&str, &str); 17] = [

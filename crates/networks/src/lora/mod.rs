@@ -241,7 +241,11 @@ impl Lora {
     /// All modules with what they are made of.
     fn modules(&self) -> impl Iterator<Item = (Option<Network>, &Spelling, Builder<'_>)> {
         self.modules.iter().map(|((network, module), parts)| {
-            (*network, module, Builder { file: &self.file, parts, scale: 1.0, factor: &|_| None, first_inputs: None })
+            (
+                *network,
+                module,
+                Builder { file: &self.file, parts, scale: 1.0, factor: &|_| None, first_inputs: None },
+            )
         })
     }
 }

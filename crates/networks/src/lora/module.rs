@@ -101,7 +101,9 @@ impl Builder<'_> {
 
     /// The difference's shape where it is for the first inputs of the weight alone.
     fn own_shape(&self, delta: &Delta, shape: &[usize]) -> Checked<Option<Vec<usize>>> {
-        let (Some(first), [outputs, inputs, kernel @ ..]) = (self.first_inputs, shape) else { return Ok(None) };
+        let (Some(first), [outputs, inputs, kernel @ ..]) = (self.first_inputs, shape) else {
+            return Ok(None);
+        };
         let own: Vec<usize> = [*outputs, first].into_iter().chain(kernel.iter().copied()).collect();
         let fits = *inputs > first && self.check_shape(delta, shape).is_err();
         Ok((fits && self.check_shape(delta, &own).is_ok()).then_some(own))

@@ -441,7 +441,8 @@ fn the_first_convolution_of_a_plain_model_is_added_to_the_latents_inputs() {
     }
     let wide = [("lora_unet_conv_in.diff".to_owned(), numbers(&[WIDTH, 5, 3, 3], 1))];
     assert!(model.changes(&wide, &none(), 1.0).err().unwrap().contains("5, 3, 3], the model's is"));
-    let lengths = [pair.as_slice(), &[("lora_unet_conv_in.dora_scale".to_owned(), numbers(&[1, 4, 1, 1], 2))]].concat();
+    let lengths =
+        [pair.as_slice(), &[("lora_unet_conv_in.dora_scale".to_owned(), numbers(&[1, 4, 1, 1], 2))]].concat();
     let refused = model.changes(&lengths, &none(), 1.0).err().unwrap();
     assert!(refused.contains("conv_in"), "{refused}");
 }
