@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Print a fingerprint of the noise that a seed gives, to compare engines.
     Noise(NoiseArgs),
     /// Serve the tools over MCP, on standard input and output or over HTTP.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// List, show or fetch models.
     Models(ModelsArgs),
     /// Add, list, show, copy out, remove or prune the pictures of the store.

@@ -205,6 +205,23 @@ fn flags_without_an_effect_are_told() {
 }
 
 #[test]
+fn one_side_alone_may_squeeze_the_picture_and_says_so() {
+    let place = Place::new();
+    let (image, mask, model) =
+        (fixture("images/init.png"), fixture("images/mask.png"), model("tiny-sd15-inpaint"));
+    let inpaint = |sides: &[&str]| {
+        let common = [
+            "inpaint", &image, "--mask", &mask, "--prompt", "a", "--model", &model, "--seed", "1", "--steps",
+            "2", "--out", "a.png",
+        ];
+        place.infill(&[&common[..], sides].concat()).succeeded().stderr
+    };
+    assert!(inpaint(&["--width", "64"]).contains("150x106 pixels and was squeezed to 64x104"));
+    assert_eq!(inpaint(&["--width", "152"]), "");
+    assert_eq!(inpaint(&["--width", "64", "--height", "64"]), "");
+}
+
+#[test]
 fn warnings_are_told_once_and_before_the_painting() {
     let place = Place::new();
     let told = "the negative prompt does nothing at a guidance of 1, only above 1";

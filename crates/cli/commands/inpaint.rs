@@ -88,7 +88,8 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
     params.image_prompts = image_prompts;
     let request = InpaintRequest::new(params)?;
     check_scheduler_options(args, &request, &checkpoint)?;
-    if request.plan().is_whole() {
+    // Who gives both sides has chosen the proportions.
+    if request.plan().is_whole() && args.width.is_some() != args.height.is_some() {
         warnings.extend(other_proportions(request.params().image.size(), request.plan().work));
     }
     let inputs: Vec<&Path> =

@@ -14,7 +14,7 @@ pub(crate) fn sides(family: Family) -> (RangeInclusive<u32>, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use infill_engine::geometry::own_work_size;
+    use infill_engine::geometry::{Size, own_work_size};
 
     use super::*;
 
