@@ -283,7 +283,8 @@ fn a_small_part_of_the_suite() {
 fn a_reference_arrives_and_at_scale_0_is_none() {
     let Some(mut painter) = Painter::open(512, 8) else { return };
     assert!(painter.has_adapter());
-    let scores = references(&mut painter, 4, 0.5, 0.5);
+    // Of four, three may be alike by chance: a sixth of all are.
+    let scores = references(&mut painter, 10, 0.5, 0.5);
     let table = table(&scores);
     println!("\n{table}");
     assert!(scores.iter().all(Score::is_reached), "\n{table}");
