@@ -122,12 +122,15 @@ impl Chosen {
             return Err(Failure::value("--lora", format!("{name} at the scale {scale}"), allowed));
         }
         let path = Path::new(name);
-        let path = match shelved(name) {
-            _ if path.is_file() => path.to_owned(),
-            Ok(found) => found,
-            // A path is one by its look, so that a misspelt one is told as a file that is not there.
-            Err(_) if path.components().count() > 1 => path.to_owned(),
-            Err(error) => return Err(error.into()),
+        let path = if path.is_file() {
+            path.to_owned()
+        } else {
+            match shelved(name) {
+                Ok(found) => found,
+                // A path is one by its look, so that a misspelt one is told as a file that is not there.
+                Err(_) if path.components().count() > 1 => path.to_owned(),
+                Err(error) => return Err(error.into()),
+            }
         };
         let file = LoraFile::open(&path)?;
         let named = Named { name: file_name(&path), digest: file.digest()? };

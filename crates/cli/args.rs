@@ -9,7 +9,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use infill_engine::request::{CLIP_SKIP, CROP_PADDING, FEATHER, PROMPT_LIMIT, SAMPLES, SIDES, STEPS};
-use infill_engine::scheduler::SchedulerKind;
+use infill_engine::scheduler::{SchedulerKind, TimestepSpacing};
 use serde_json::Value;
 
 use crate::addition_args::{ConceptArgs, ReferenceGroups};
@@ -141,7 +141,7 @@ pub(crate) struct InpaintArgs {
     pub(crate) scheduler: Option<String>,
     /// Where the steps lie on the schedule; trailing for Lightning, Turbo and Hyper models [default: the model's own]
     #[arg(long, value_name = "WHERE")]
-    #[arg(value_parser = PossibleValuesParser::new(["leading", "trailing", "linspace"]))]
+    #[arg(value_parser = PossibleValuesParser::new(TimestepSpacing::ALL.map(|(name, _)| name)))]
     pub(crate) timestep_spacing: Option<String>,
     /// Another value of the scheduler's configuration, by diffusers' name, such as use_karras_sigmas=true; may be repeated
     #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
@@ -293,7 +293,7 @@ pub(crate) struct ServeArgs {
     /// Where the steps of every run lie on the schedule; trailing for Lightning, Turbo and Hyper LoRAs [default: the
     /// model's own]
     #[arg(long, value_name = "WHERE")]
-    #[arg(value_parser = PossibleValuesParser::new(["leading", "trailing", "linspace"]))]
+    #[arg(value_parser = PossibleValuesParser::new(TimestepSpacing::ALL.map(|(name, _)| name)))]
     pub(crate) timestep_spacing: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

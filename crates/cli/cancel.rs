@@ -13,10 +13,10 @@ use infill_engine::pipeline::{Observer, Progress};
 
 use crate::failure::{Failure, Result};
 
-static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Passing names beside one target that may be taken, by files that killed processes have left.
 const MOST_LEFT: u32 = 1000;
 
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Takes over SIGINT, SIGTERM and SIGHUP. `on_first` runs once, on a thread of its own.

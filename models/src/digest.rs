@@ -11,13 +11,12 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
 
 use crate::json::{self, MAX_INDEX_BYTES};
-use crate::{Checkpoint, Component, Error, Result, places};
+use crate::{Checkpoint, Component, Error, Result, places, whole_file};
 
 /// From this size on a file's hash is worth remembering.
 const REMEMBERED_FROM: u64 = 16 << 20;
@@ -124,16 +123,7 @@ impl<'a> Memory<'a> {
         let (true, Some(file)) = (self.changed, self.file) else { return };
         let Ok(text) = serde_json::to_vec(&self.known) else { return };
         let Some(folder) = file.parent() else { return };
-        // Threads of one process write at the same time too.
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let new = file.with_extension(format!("{}-{number}.new", std::process::id()));
-        let written = std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&new, text))
-            .and_then(|()| std::fs::rename(&new, file));
-        if written.is_err() {
-            std::fs::remove_file(&new).ok();
-        }
+        std::fs::create_dir_all(folder).and_then(|()| whole_file::write(file, &text, folder)).ok();
     }
 }
 

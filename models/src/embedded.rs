@@ -7,14 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::whole_file::{self, PASSING};
 use crate::{Error, Result, digest, places};
 
 /// The embedded model's id.
@@ -114,7 +114,7 @@ fn complete(files: &[EmbeddedFile], parent: &Path, name: &str) -> io::Result<Pat
         let path = folder.join(file.path);
         if !is_right(file, &path) {
             fs::create_dir_all(path.parent().unwrap_or(&folder))?;
-            write(file, &path, parent)?;
+            whole_file::write(&path, file.bytes, parent)?;
         }
     }
     let known: BTreeSet<PathBuf> = files.iter().map(|file| folder.join(file.path)).collect();
@@ -128,28 +128,13 @@ fn is_right(file: &EmbeddedFile, path: &Path) -> bool {
     size == Some(file.bytes.len() as u64) && digest::hash_file(path).is_ok_and(|hash| hash == file.sha256)
 }
 
-/// Writes one file under a passing name in `parent` and gives it its own name once it is whole.
-fn write(file: &EmbeddedFile, path: &Path, parent: &Path) -> io::Result<()> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let part = parent.join(format!(".{}-{number}.part", std::process::id()));
-    let written = fs::File::create(&part)
-        .and_then(|mut new| new.write_all(file.bytes).and_then(|()| new.sync_all()))
-        .and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        // The first failure is the one to tell.
-        let _ = fs::remove_file(&part);
-    }
-    written
-}
-
 /// Removes what processes have left half written that were killed at it. What can't be removed does no harm.
 fn remove_leftovers(parent: &Path) {
     let is_old = |about: &fs::Metadata| {
         about.is_file() && about.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFTOVER))
     };
     for path in parent.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()) {
-        let is_part = path.extension().is_some_and(|extension| extension == "part");
+        let is_part = path.extension().is_some_and(|extension| extension == PASSING);
         if is_part && path.symlink_metadata().is_ok_and(|about| is_old(&about)) {
             let _ = fs::remove_file(&path);
         }

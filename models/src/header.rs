@@ -83,7 +83,8 @@ fn parse(start: &[u8], size: u64) -> std::result::Result<Metadata, String> {
         .ok_or("is cut short inside its safetensors header")?;
     let metadata: Metadata =
         serde_json::from_slice(header).map_err(|e| format!("has a damaged safetensors header: {e}"))?;
-    let wanted = 8 + length + metadata.data_len() as u64;
+    // Saturating: a hostile header may claim more than can be counted.
+    let wanted = (8 + length).saturating_add(metadata.data_len() as u64);
     if wanted != size {
         return Err(format!("has {size} bytes where its safetensors header says {wanted}"));
     }
@@ -166,6 +167,14 @@ mod tests {
         refused(&gap, gap.len() as u64, "damaged");
         let long = file(TWO, 13);
         refused(&long, long.len() as u64, "where its safetensors header says");
+        // So many bytes that they can't be counted together with the header's.
+        let side = (1u64 << 61) - 1;
+        let tensor = |i: u64| {
+            let (from, to) = (i * side, (i + 1) * side);
+            format!(r#""{i}":{{"dtype":"U8","shape":[{side}],"data_offsets":[{from},{to}]}}"#)
+        };
+        let huge = file(&format!("{{{}}}", (0..8).map(tensor).collect::<Vec<_>>().join(",")), 0);
+        refused(&huge, huge.len() as u64, "where its safetensors header says");
         let nested = file(&"[".repeat(100_000), 0);
         refused(&nested, nested.len() as u64, "damaged");
     }

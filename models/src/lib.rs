@@ -38,6 +38,7 @@ pub mod places;
 pub mod shelf;
 mod tensor_file;
 mod weight_files;
+mod whole_file;
 
 pub use checkpoint::{Checkpoint, Component, Family, parse_model_index};
 pub use error::{Error, Result};

@@ -32,11 +32,11 @@ impl TensorFile {
                 ),
             ));
         }
+        if !path.exists() {
+            return Err(Error::file(path, format!("is not there; needed: {article} {what}")));
+        }
         // Opening a pipe would wait for its writer.
         if !path.is_file() {
-            if !path.exists() {
-                return Err(Error::file(path, format!("is not there; needed: {article} {what}")));
-            }
             return Err(Error::file(path, format!("is not a file; needed: {article} {what}")));
         }
         let tensors = read_header(path)?;

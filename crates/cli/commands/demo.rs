@@ -34,6 +34,7 @@ struct Scene {
     reference: Option<&'static str>,
 }
 
+/// One of the rows is painted at a strength below 1, which leaves none of a single step.
 const LEAST_STEPS: usize = 2;
 
 const SCENES: [Scene; 6] = [
@@ -128,7 +129,6 @@ struct Job {
 }
 
 pub(crate) fn run(args: &DemoArgs, settings: &Settings) -> Result<()> {
-    // One of the rows is painted at a strength below 1.
     if args.steps < LEAST_STEPS {
         let allowed = format!("{LEAST_STEPS} to {}", STEPS.end());
         return Err(Failure::value("--steps", args.steps, allowed));

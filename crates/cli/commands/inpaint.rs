@@ -13,7 +13,7 @@ use infill_engine::mask::Mask;
 use infill_engine::noise::{NoiseEra, random_seed};
 use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress, check_run};
 use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
-use infill_engine::scheduler::SchedulerConfig;
+use infill_engine::scheduler::{SchedulerConfig, TimestepSpacing};
 use infill_engine::{Error, VaeTileSize};
 use infill_models::{Checkpoint, Family, catalogue};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
     let Chosen { additions, image_prompts, recipe: added, inputs, mut warnings } = chosen;
     params.image_prompts = image_prompts;
     let request = InpaintRequest::new(params)?;
-    check_scheduler_options(args, &request, &checkpoint)?;
+    check_run_by_flags(args, &request, &checkpoint)?;
     // Who gives both sides has chosen the proportions.
     if request.plan().is_whole() && args.width.is_some() != args.height.is_some() {
         warnings.extend(other_proportions(request.params().image.size(), request.plan().work));
@@ -158,46 +158,35 @@ fn params(args: &InpaintArgs, rule: HalfRule) -> Result<InpaintParams> {
 
 /// What was typed of the scheduler's configuration.
 fn scheduler_options(args: &InpaintArgs) -> Vec<(String, Value)> {
-    let spacing = args.timestep_spacing.iter().map(|value| ("timestep_spacing".to_owned(), json!(value)));
+    let spacing = args.timestep_spacing.iter().map(|value| (TimestepSpacing::KEY.to_owned(), json!(value)));
     spacing.chain(args.scheduler_options.iter().cloned()).collect()
 }
 
 /// Refuses what the model's scheduler and text encoders do not take before the model is loaded, a scheduler's options by
-/// their name.
-fn check_scheduler_options(
-    args: &InpaintArgs,
-    request: &InpaintRequest,
-    checkpoint: &Checkpoint,
-) -> Result<()> {
-    let SchedulerChoice { kind, overrides } = &request.params().scheduler;
-    let mut config = SchedulerConfig::from_json(checkpoint.scheduler_config()?)?;
-    if let Some(kind) = kind {
-        config = config.with_class(*kind);
-    }
+/// their flags.
+fn check_run_by_flags(args: &InpaintArgs, request: &InpaintRequest, checkpoint: &Checkpoint) -> Result<()> {
+    let overrides = &request.params().scheduler.overrides;
     let flag = |key: &str| match key {
-        "timestep_spacing" if args.timestep_spacing.is_some() => "--timestep-spacing",
+        TimestepSpacing::KEY if args.timestep_spacing.is_some() => "--timestep-spacing",
         _ => "--scheduler-option",
     };
-    for (key, value) in overrides {
-        config.set(key, value.clone()).map_err(|error| match error {
-            Error::Refused { allowed, .. } => Failure::value(
-                flag(key),
-                format!("{value} for \"{key}\", which the scheduler does not take"),
-                allowed,
-            ),
-            other => other.into(),
-        })?;
-    }
-    check_run(checkpoint, request).map_err(|error| match error {
-        Error::Refused { field, value, allowed } => {
-            match overrides.iter().find(|(key, _)| field.split(", ").any(|name| name == key)) {
-                Some((key, _)) => {
-                    Failure::Refused(format!("{}: {field} is {value}; allowed: {allowed}", flag(key)))
-                }
-                None => Error::Refused { field, value, allowed }.into(),
+    check_run(checkpoint, request).map_err(|error| {
+        let Error::Refused { field, value, allowed } = error else { return error.into() };
+        let is_unknown = field == SchedulerConfig::UNKNOWN_KEY;
+        let typed = overrides.iter().find(|(key, _)| match is_unknown {
+            true => value == format!("\"{key}\""),
+            false => field.split(", ").any(|name| name == key),
+        });
+        match typed {
+            Some((key, given)) if is_unknown => {
+                let value = format!("{given} for {value}, which the scheduler does not take");
+                Failure::value(flag(key), value, allowed)
             }
+            Some((key, _)) => {
+                Failure::Refused(format!("{}: {field} is {value}; allowed: {allowed}", flag(key)))
+            }
+            None => Error::Refused { field, value, allowed }.into(),
         }
-        other => other.into(),
     })
 }
 

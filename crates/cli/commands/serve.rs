@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use infill_engine::device::DeviceChoice;
-use infill_engine::pipeline::LoadOptions;
+use infill_engine::scheduler::TimestepSpacing;
 use infill_mcp::{HttpOptions, ServeOptions, Ways, serve_http, serve_stdio};
 
 use crate::args::ServeArgs;
@@ -29,17 +29,12 @@ pub(crate) fn run(args: &ServeArgs, settings: &Settings) -> Result<()> {
         ways: Ways {
             vae_tile_size: settings.vae_tile_size(args.device.vae_tile_size.as_deref())?,
             match_colours: args.match_colours,
-            timestep_spacing: args
-                .timestep_spacing
-                .as_deref()
-                .map(str::parse)
-                .transpose()
-                .map_err(failure)?,
+            timestep_spacing: args.timestep_spacing.as_deref().and_then(TimestepSpacing::named),
         },
     };
     if !matches!(options.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
         // No client could mend it.
-        LoadOptions::choose(options.device, options.dtype)?;
+        options.device.open()?;
     }
     let Some(address) = &args.http else {
         if std::io::stdin().is_terminal() {

@@ -51,7 +51,7 @@ use studio::Studio;
 
 pub use error::{Error, Result};
 pub use http::{HttpOptions, serve_http};
-pub use options::{ServeOptions, TimestepSpacing, Ways};
+pub use options::{ServeOptions, Ways};
 
 /// How long jobs may take to stop once the session has ended.
 const CLOSING: Duration = Duration::from_secs(2);

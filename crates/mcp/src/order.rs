@@ -3,14 +3,15 @@
 //! Every job is run from its row, so that the way that matters after a crash is the way of every day.
 
 use infill_engine::VaeTileSize;
+use infill_engine::scheduler::TimestepSpacing;
 use infill_models::Checkpoint;
 use infill_store::AssetId;
 use serde_json::{Map, Value, json};
 
+use crate::Ways;
 use crate::inference::{Inputs, inference, recipe};
 use crate::prepare::Prepared;
 use crate::tools::Kind;
-use crate::{TimestepSpacing, Ways};
 
 /// Where the recipe has the side of the VAE's tiles.
 const VAE_TILE_SIZE: &str = "vaeTileSize";
@@ -50,9 +51,9 @@ impl Order {
         if request.params().match_colours {
             recipe.insert(MATCH_COLOURS.into(), json!(true));
         }
-        for (key, value) in &request.params().scheduler.overrides {
-            debug_assert_eq!(key, TimestepSpacing::KEY);
-            recipe.insert(TIMESTEP_SPACING.into(), value.clone());
+        let mut overrides = request.params().scheduler.overrides.iter();
+        if let Some((_, spacing)) = overrides.find(|(key, _)| key == TimestepSpacing::KEY) {
+            recipe.insert(TIMESTEP_SPACING.into(), spacing.clone());
         }
         Ok(Self {
             kind: inpaint.kind,
@@ -72,11 +73,11 @@ impl Order {
     pub(crate) fn ways(&self) -> Ways {
         let pixels = self.recipe.get(VAE_TILE_SIZE).and_then(Value::as_u64);
         let side = pixels.and_then(|pixels| u32::try_from(pixels).ok());
-        let text = |name| self.recipe.get(name).and_then(Value::as_str);
+        let spacing = self.recipe.get(TIMESTEP_SPACING).and_then(Value::as_str);
         Ways {
             vae_tile_size: side.and_then(|side| VaeTileSize::new(side).ok()),
             match_colours: self.recipe.get(MATCH_COLOURS).is_some_and(|matched| *matched == true),
-            timestep_spacing: text(TIMESTEP_SPACING).and_then(|name| name.parse().ok()),
+            timestep_spacing: spacing.and_then(TimestepSpacing::named),
         }
     }
 

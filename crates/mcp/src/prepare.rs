@@ -5,7 +5,7 @@ use infill_engine::geometry::{Size, other_proportions, own_work_size};
 use infill_engine::image::{Limits, Picture};
 use infill_engine::image_prompt::{AdapterBlocks, ImagePrompt, Reference};
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::{check_concepts, check_run};
+use infill_engine::pipeline::{check_concepts, check_run, place_timesteps};
 use infill_engine::request::{InpaintParams, InpaintRequest};
 use infill_models::Checkpoint;
 use infill_models::adapters::AdapterPurpose;
@@ -127,7 +127,8 @@ impl Studio {
             params(&inpaint, picture, mask_picture, image_prompt).map_err(|error| vec![sentence(&error)])?;
         let Ways { vae_tile_size, match_colours, timestep_spacing } = ways;
         if let Some(spacing) = timestep_spacing {
-            spacing.put_into(&mut params.scheduler, &checkpoint).map_err(|error| vec![sentence(&error)])?;
+            place_timesteps(&checkpoint, spacing, &mut params.scheduler)
+                .map_err(|error| vec![sentence(&error)])?;
         }
         // Where nothing is merged no seam can be.
         let match_colours = match_colours && params.merge;

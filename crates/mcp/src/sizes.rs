@@ -1,4 +1,4 @@
-//! The sizes that the tools allow, narrower than the engine's, and what is said of them.
+//! The sizes that the tools allow, narrower than the engine's.
 
 use std::ops::RangeInclusive;
 

@@ -80,7 +80,7 @@ impl TensorFile {
     pub(crate) fn glance(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
         let (start, metadata) = header(&mut file).map_err(|e| unreadable(path, &e))?;
-        Self::held(path, Ok(Held::Glanced { file: Mutex::new(file), start, metadata }))
+        Ok(Self { path: path.to_owned(), held: Held::Glanced { file: Mutex::new(file), start, metadata } })
     }
 
     fn held(path: &Path, held: candle_core::Result<Held>) -> Result<Self> {
@@ -115,11 +115,7 @@ impl TensorFile {
 
     /// How many tensors it has.
     pub(crate) fn len(&self) -> usize {
-        match &self.held {
-            Held::Mapped(file) => file.tensors().len(),
-            Held::Read(file) => file.tensors().len(),
-            Held::Glanced { metadata, .. } => metadata.tensors().len(),
-        }
+        self.names().len()
     }
 
     pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
@@ -200,7 +196,9 @@ fn header(file: &mut File) -> io::Result<(u64, Metadata)> {
     let mut text = Vec::new();
     file.take(length).read_to_end(&mut text)?;
     let metadata: Metadata = serde_json::from_slice(&text)?;
-    let (start, wanted) = (8 + length, 8 + length + metadata.data_len() as u64);
+    let start = 8 + length;
+    // Saturating: a hostile header may claim more than can be counted.
+    let wanted = start.saturating_add(metadata.data_len() as u64);
     if wanted != size {
         return Err(invalid(format!("it has {size} bytes where its header says {wanted}")));
     }
@@ -259,9 +257,25 @@ mod tests {
         let tensors = HashMap::from([("a", Tensor::zeros(8, DType::F32, &Device::Cpu).unwrap())]);
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for bytes in
-            [&whole[..whole.len() - 1], &whole[..20], &whole[..4], b"", b"<!doctype html><html></html>"]
-        {
+        // So many bytes that they can't be counted together with the header's.
+        let side = (1u64 << 61) - 1;
+        let huge = (0..8).map(|i| {
+            let from = i * side;
+            format!(
+                "\"{i}\":{{\"dtype\":\"U8\",\"shape\":[{side}],\"data_offsets\":[{from},{}]}}",
+                from + side
+            )
+        });
+        let huge = format!("{{{}}}", huge.collect::<Vec<_>>().join(","));
+        let huge = [&(huge.len() as u64).to_le_bytes()[..], huge.as_bytes()].concat();
+        for bytes in [
+            &whole[..whole.len() - 1],
+            &whole[..20],
+            &whole[..4],
+            b"",
+            b"<!doctype html><html></html>",
+            &huge,
+        ] {
             std::fs::write(&path, bytes).unwrap();
             let error = TensorFile::glance(&path).err().unwrap().to_string();
             assert!(error.contains("can't be read: "), "{error}");

@@ -314,7 +314,6 @@ fn merged(name: &str, stored: &Tensor, changes: &[lora::Change], dtype: DType) -
     if let [change] = changes
         && let Some(delta) = change.plain_delta(stored.shape())?
     {
-        let delta = delta.reshape(stored.shape())?;
         return infill_kernels::add_delta(&stored, &delta, dtype)?.ok_or_else(|| too_large(change));
     }
     let base = stored.to_dtype(DType::F32)?;

@@ -5,7 +5,7 @@ use infill_models::{Checkpoint, Family};
 use super::Pipeline;
 use super::load::text_layers;
 use crate::request::{InpaintRequest, SchedulerChoice};
-use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
+use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions, TimestepSpacing};
 use crate::{Error, Result};
 
 /// Whether a checkpoint's scheduler takes the steps and the options of a request, and whether its text encoders have
@@ -24,12 +24,19 @@ pub fn check_run(checkpoint: &Checkpoint, request: &InpaintRequest) -> Result<()
     }
 }
 
-/// Whether the scheduler that a run on this checkpoint has takes a configuration value of this name.
+/// Puts where the steps lie into the choice of a scheduler, if the one that a run on this checkpoint has can be told.
 ///
 /// # Errors
 /// A configuration that can't be read.
-pub fn takes_scheduler_option(checkpoint: &Checkpoint, choice: &SchedulerChoice, key: &str) -> Result<bool> {
-    Ok(chosen(&own_scheduler_config(checkpoint)?, choice)?.knows(key))
+pub fn place_timesteps(
+    checkpoint: &Checkpoint,
+    spacing: TimestepSpacing,
+    choice: &mut SchedulerChoice,
+) -> Result<()> {
+    if chosen(&own_scheduler_config(checkpoint)?, choice)?.knows(TimestepSpacing::KEY) {
+        choice.overrides.push((TimestepSpacing::KEY.to_owned(), spacing.name().into()));
+    }
+    Ok(())
 }
 
 /// The scheduler that a checkpoint brings, as diffusers' pipeline of its family amends it.

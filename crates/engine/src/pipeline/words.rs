@@ -82,10 +82,10 @@ impl Pipeline {
                     add(format!("of the {side} there are {} more notes of the kind", notes.len()));
                 }
                 if let Some(cut) = chunks.cut {
+                    let rest = text.get(cut.from..).unwrap_or_default().trim();
                     add(format!(
-                        "the {side} is {} tokens longer than its limit of {PROMPT_LIMIT}; cut off: {}",
-                        cut.tokens,
-                        format_args!("{:?}", text.get(cut.from..).unwrap_or_default().trim())
+                        "the {side} is {} tokens longer than its limit of {PROMPT_LIMIT}; cut off: {rest:?}",
+                        cut.tokens
                     ));
                 }
                 for (word, named) in encoder.added_words.iter().zip(&mut named) {

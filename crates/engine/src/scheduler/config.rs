@@ -20,6 +20,9 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// The field of a refusal whose value is a key, in quotation marks, that the class does not take.
+    pub const UNKNOWN_KEY: &str = "the scheduler's key";
+
     /// A class with nothing but its defaults.
     pub fn new(kind: SchedulerKind) -> Self {
         Self { kind, given: Map::new(), amended: Map::new() }
@@ -57,7 +60,7 @@ impl SchedulerConfig {
     pub fn set(&mut self, key: &str, value: Value) -> Result<()> {
         if signature::default(self.kind, key).is_none() {
             let keys: Vec<&str> = signature::keys(self.kind).map(|&(name, _)| name).collect();
-            let field = "the scheduler's key";
+            let field = Self::UNKNOWN_KEY;
             return Err(Error::Refused { field, value: format!("\"{key}\""), allowed: keys.join(", ") });
         }
         self.given.insert(key.to_owned(), value);

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::arith::{divided, scaled, weighted};
 use super::prediction::Prediction;
-use super::schedule::{Spacing, alphas_cumprod_above_zero, linspace, trailing, train_timesteps};
+use super::schedule::{TimestepSpacing, alphas_cumprod_above_zero, linspace, trailing, train_timesteps};
 use super::sigmas::{SigmaSpacing, interpolate, log_sigmas, sigma_to_t, training_sigmas};
 use super::{SchedulerConfig, SchedulerKind};
 use crate::Result;
@@ -71,18 +71,18 @@ impl Levels {
 /// The training timesteps that a run of `steps` visits, descending, by `timestep_spacing` and `steps_offset`.
 fn timesteps(config: &SchedulerConfig, steps: usize) -> Result<Vec<f64>> {
     let train = train_timesteps(config)?;
-    Ok(match Spacing::read(config)? {
-        Spacing::Linspace => {
+    Ok(match TimestepSpacing::read(config)? {
+        TimestepSpacing::Linspace => {
             // The SDE solver keeps the fractions in double precision.
             let double = config.kind() == SchedulerKind::DpmSolverSde;
             let round = |t: f64| if double { t } else { f64::from(t as f32) };
             linspace(0.0, train as f64 - 1.0, steps).into_iter().rev().map(round).collect()
         }
-        Spacing::Leading => {
+        TimestepSpacing::Leading => {
             let offset = config.number("steps_offset")?;
             (0..steps).rev().map(|i| (i * (train / steps)) as f64 + offset).collect()
         }
-        Spacing::Trailing => trailing(train, train, steps),
+        TimestepSpacing::Trailing => trailing(train, train, steps),
     })
 }
 
@@ -90,9 +90,9 @@ fn timesteps(config: &SchedulerConfig, steps: usize) -> Result<Vec<f64>> {
 /// timesteps, √(σ² + 1).
 pub(super) fn init_noise_sigma(config: &SchedulerConfig, sigmas: &[f32]) -> Result<f64> {
     let highest = sigmas.iter().copied().fold(0.0, f32::max);
-    Ok(f64::from(match Spacing::read(config)? {
-        Spacing::Linspace | Spacing::Trailing => highest,
-        Spacing::Leading => (highest * highest + 1.0).sqrt(),
+    Ok(f64::from(match TimestepSpacing::read(config)? {
+        TimestepSpacing::Linspace | TimestepSpacing::Trailing => highest,
+        TimestepSpacing::Leading => (highest * highest + 1.0).sqrt(),
     }))
 }
 

@@ -65,6 +65,7 @@ use lcm::Lcm;
 use lms_discrete::LmsDiscrete;
 use pndm::Pndm;
 use prediction::Prediction;
+pub use schedule::TimestepSpacing;
 use tcd::Tcd;
 use unipc_multistep::UniPcMultistep;
 

@@ -132,22 +132,39 @@ fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
 
 /// `timestep_spacing`: Lin et al. 2023 (arXiv 2305.08891), table 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spacing {
+pub enum TimestepSpacing {
     /// Evenly from the first to the last training timestep.
     Linspace,
     /// Multiples of a whole stride, shifted by `steps_offset`.
     Leading,
-    /// From the last training timestep down by an even stride.
+    /// From the last training timestep down by an even stride: for Lightning, Turbo and Hyper models and LoRAs.
     Trailing,
 }
 
-impl Spacing {
-    /// Any of the three.
+impl TimestepSpacing {
+    /// Its key in a scheduler's configuration.
+    pub const KEY: &str = "timestep_spacing";
+    /// All of them, by their names there.
+    pub const ALL: [(&str, Self); 3] =
+        [("leading", Self::Leading), ("trailing", Self::Trailing), ("linspace", Self::Linspace)];
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, spacing)| *spacing)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+            Self::Linspace => "linspace",
+        }
+    }
+
+    /// The one that a configuration names.
     pub(super) fn read(config: &SchedulerConfig) -> Result<Self> {
-        config.choice(
-            "timestep_spacing",
-            &[("linspace", Self::Linspace), ("leading", Self::Leading), ("trailing", Self::Trailing)],
-        )
+        config.choice(Self::KEY, &Self::ALL)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which training timesteps a run visits, for the schedulers that take whole ones.
 
 use super::SchedulerConfig;
-use super::schedule::{Spacing, linspace, trailing, train_timesteps};
+use super::schedule::{TimestepSpacing, linspace, trailing, train_timesteps};
 use crate::{Error, Result};
 
 /// The descending timesteps of DDIM, DDPM and PNDM.
@@ -10,26 +10,26 @@ pub(super) fn alpha_timesteps(config: &SchedulerConfig, steps: usize) -> Result<
     if steps > train {
         return Err(too_many(steps, "num_train_timesteps", train));
     }
-    Ok(match Spacing::read(config)? {
-        Spacing::Linspace => rounded(linspace(0.0, train as f64 - 1.0, steps)).rev().collect(),
-        Spacing::Leading => {
+    Ok(match TimestepSpacing::read(config)? {
+        TimestepSpacing::Linspace => rounded(linspace(0.0, train as f64 - 1.0, steps)).rev().collect(),
+        TimestepSpacing::Leading => {
             let (stride, offset) = (train / steps, config.number("steps_offset")?);
             (0..steps).rev().map(|i| (i * stride) as f64 + offset).collect()
         }
-        Spacing::Trailing => trailing(train, train, steps),
+        TimestepSpacing::Trailing => trailing(train, train, steps),
     })
 }
 
 /// The descending timesteps of the multistep solvers, which leave out the lowest of `steps + 1`. They begin below
 /// `end`: lower than the number of training timesteps where `lambda_min_clipped` cuts some off.
 pub(super) fn solver_timesteps(config: &SchedulerConfig, end: usize, steps: usize) -> Result<Vec<f64>> {
-    Ok(match Spacing::read(config)? {
-        Spacing::Linspace => solver_linspace(end, steps),
-        Spacing::Leading => {
+    Ok(match TimestepSpacing::read(config)? {
+        TimestepSpacing::Linspace => solver_linspace(end, steps),
+        TimestepSpacing::Leading => {
             let (stride, offset) = (end / (steps + 1), config.number("steps_offset")?);
             (1..=steps).rev().map(|i| (i * stride) as f64 + offset).collect()
         }
-        Spacing::Trailing => trailing(train_timesteps(config)?, end, steps),
+        TimestepSpacing::Trailing => trailing(train_timesteps(config)?, end, steps),
     })
 }
 

@@ -74,14 +74,13 @@ impl Change {
     /// `current` (O, I ..), what earlier changes have made of `base`, with this change: both f32 on the host.
     pub(crate) fn apply(&self, base: &Tensor, current: &Tensor) -> Result<Tensor> {
         let Some(magnitude) = &self.magnitude else {
-            let delta = self.difference(current.shape(), self.scale)?;
-            return Ok((current + delta.reshape(current.shape())?)?);
+            return Ok((current + self.difference(current.shape(), self.scale)?)?);
         };
         let scale = match magnitude.convention {
             Convention::Peft => self.scale,
             Convention::Straight => 1.0,
         };
-        let delta = self.difference(base.shape(), scale)?.reshape(base.shape())?;
+        let delta = self.difference(base.shape(), scale)?;
         let changed = (base + &delta)?;
         let factors = magnitude.factors(&self.file, &changed)?;
         match magnitude.convention {
@@ -93,7 +92,7 @@ impl Change {
         }
     }
 
-    /// What is added to the weight of this shape, as many elements in its order, unless it depends on the weight.
+    /// What is added to the weight of this shape, unless it depends on the weight.
     pub(crate) fn plain_delta(&self, shape: &Shape) -> Result<Option<Tensor>> {
         match self.magnitude {
             None => Ok(Some(self.difference(shape, self.scale)?)),
@@ -101,10 +100,10 @@ impl Change {
         }
     }
 
-    /// `scale` times the difference; as many elements as the weight of this shape, in its order.
+    /// `scale` times the difference, in the weight's `shape`.
     fn difference(&self, shape: &Shape, scale: f64) -> Result<Tensor> {
         let values = self.delta.values(&self.file, scale)?;
-        let Some(own) = &self.own_shape else { return Ok(values) };
+        let Some(own) = &self.own_shape else { return Ok(values.reshape(shape)?) };
         Ok(values.reshape(own.as_slice())?.pad_with_zeros(1, 0, shape.dims()[1] - own[1])?)
     }
 

@@ -69,13 +69,15 @@ impl Builder<'_> {
             (None, _) => None,
             (Some(_), None) => return Err("the model's module has no weight".to_owned()),
             (Some(delta), Some(shape)) => {
-                let own = self.own_shape(&delta, shape)?;
-                self.check_shape(&delta, own.as_deref().unwrap_or(shape))?;
+                let own_shape = match self.check_shape(&delta, shape) {
+                    Ok(()) => None,
+                    Err(reason) => Some(self.shape_of_first_inputs(&delta, shape).ok_or(reason)?),
+                };
                 let magnitude = self.magnitude(shape)?;
-                if own.is_some() && magnitude.is_some() {
+                if own_shape.is_some() && magnitude.is_some() {
                     return Err("has learnt lengths (dora_scale) of a weight with fewer inputs".to_owned());
                 }
-                Some(Change { own_shape: own, ..self.change(delta.with_factor(factor), magnitude) })
+                Some(Change { own_shape, ..self.change(delta.with_factor(factor), magnitude) })
             }
         };
         let bias = match (self.bias(factor)?, bias) {
@@ -99,14 +101,11 @@ impl Builder<'_> {
         Change { file: self.file.clone(), scale: self.scale, delta, own_shape: None, magnitude }
     }
 
-    /// The difference's shape where it is for the first inputs of the weight alone.
-    fn own_shape(&self, delta: &Delta, shape: &[usize]) -> Checked<Option<Vec<usize>>> {
-        let (Some(first), [outputs, inputs, kernel @ ..]) = (self.first_inputs, shape) else {
-            return Ok(None);
-        };
+    /// The difference's shape, if it is one for the first inputs of the weight alone.
+    fn shape_of_first_inputs(&self, delta: &Delta, shape: &[usize]) -> Option<Vec<usize>> {
+        let (first, [outputs, inputs, kernel @ ..]) = (self.first_inputs?, shape) else { return None };
         let own: Vec<usize> = [*outputs, first].into_iter().chain(kernel.iter().copied()).collect();
-        let fits = *inputs > first && self.check_shape(delta, shape).is_err();
-        Ok((fits && self.check_shape(delta, &own).is_ok()).then_some(own))
+        (*inputs > first && self.check_shape(delta, &own).is_ok()).then_some(own)
     }
 
     fn get(&self, part: Part) -> Option<String> {
