@@ -157,7 +157,7 @@ pub(crate) struct InpaintArgs {
     #[arg(long, value_name = "SYNTAX", hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(["weighted", "plain"]))]
     pub(crate) prompt_syntax: Option<String>,
-    /// Last layers of the text encoders to leave out, 0 to as many as they have [default: 0]
+    /// Last layers of the text encoders to leave out; the most depends on the model, and a refusal names it [default: 0]
     #[arg(long, value_name = "N", value_parser = whole(CLIP_SKIP), allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<usize>,
     /// Width to work at, a multiple of 8 from 64 to 4096 [default: the picture's, rounded to 8]

@@ -83,7 +83,10 @@ fn usage(error: &clap::Error) -> Result<()> {
             stderr::line(error.render().to_string().trim_end());
             Err(Failure::Refused("a command is missing".to_owned()))
         }
-        _ => Err(Failure::Refused(usage::sentence(error))),
+        _ => {
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            Err(Failure::Refused(usage::sentence(error, &command.to_string_lossy())))
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// What is wrong with the command line, in the form all of infill's refusals have.
-pub(crate) fn sentence(error: &clap::Error) -> String {
+/// What is wrong with the line after `infill COMMAND`, in the form all of infill's refusals have.
+pub(crate) fn sentence(error: &clap::Error, command: &str) -> String {
     let flag = text_of(error, ContextKind::InvalidArg).unwrap_or_else(|| "an argument".to_owned());
     let value = text_of(error, ContextKind::InvalidValue).unwrap_or_default();
     match error.kind() {
@@ -18,7 +18,8 @@ pub(crate) fn sentence(error: &clap::Error) -> String {
             format!("{} is \"{value}\"; allowed: {allowed}", bare(&flag))
         }
         ErrorKind::UnknownArgument => {
-            let known = ELSEWHERE.iter().find(|(names, _)| names.contains(&flag.as_str()));
+            let elsewhere = if command == "inpaint" { &ELSEWHERE[..] } else { &[] };
+            let known = elsewhere.iter().find(|(names, _)| names.contains(&flag.as_str()));
             let near = known.map(|(_, own)| (*own).to_owned());
             let near = near.or_else(|| text_of(error, ContextKind::SuggestedArg));
             let near = near.map(|near| format!(", perhaps {near} was meant"));
@@ -42,7 +43,7 @@ pub(crate) fn sentence(error: &clap::Error) -> String {
     }
 }
 
-/// What diffusers, ComfyUI, InvokeAI and A1111 call things, and what they are called here: by their letters they would be
+/// What diffusers, ComfyUI, InvokeAI and A1111 call what `infill inpaint` takes, and what they are called here: by their letters they would be
 /// taken for something else.
 const ELSEWHERE: [(&[&str], &str); 10] = [
     (&["--guidance-scale", "--guidance_scale", "--cfg", "--cfg-scale", "--cfg_scale"], "--guidance"),
@@ -95,7 +96,8 @@ mod tests {
     use clap::Parser;
 
     fn refused(line: &str) -> String {
-        sentence(&Cli::try_parse_from(line.split(' ')).unwrap_err())
+        let command = line.split(' ').nth(1).unwrap();
+        sentence(&Cli::try_parse_from(line.split(' ')).unwrap_err(), command)
     }
 
     #[test]
@@ -127,5 +129,10 @@ mod tests {
             let message = refused(line);
             assert!(message.starts_with(expected) && !message.contains('\n'), "{line}: {message}");
         }
+    }
+
+    #[test]
+    fn other_programs_names_are_known_to_inpaint_alone() {
+        assert!(!refused("infill models list --checkpoint a").contains("--model"));
     }
 }

@@ -7,46 +7,73 @@ use std::path::Path;
 
 use crate::embedding::{EmbeddingEncoder, EmbeddingFile};
 use crate::shelf::Shelf;
-use crate::{Family, Result};
+use crate::{Error, Family, Result};
 
 /// The embeddings of the models folder that prompts name, and what was passed over: one for another kind of model is
-/// told in a sentence without its stop, and its name is read as plain words.
+/// told in a sentence without its stop, and its name is read as plain words. Nothing is said of one whose name another
+/// has that fits, as where a folder for each kind of model stands in the models folder.
 ///
 /// `given` are embeddings that were named by their files: those of the folder with a name of theirs are left out.
 ///
 /// # Errors
-/// [`crate::Error::File`] for one that a prompt names and that can't be read.
+/// [`crate::Error::File`] for one that a prompt names and that can't be read, and for two of one name.
 pub fn named_in(
     prompts: &[&str],
     given: &[EmbeddingFile],
     family: Family,
     models_dir: Option<&Path>,
 ) -> Result<(Vec<EmbeddingFile>, Vec<String>)> {
-    let taken: Vec<String> =
-        given.iter().flat_map(EmbeddingFile::names).map(|name| name.to_lowercase()).collect();
-    let (mut found, mut notes) = (Vec::new(), Vec::new());
+    let taken: Vec<String> = given.iter().flat_map(lower_names).collect();
+    let mut found: Vec<Found> = Vec::new();
+    let mut passed: Vec<(Vec<String>, Result<String>)> = Vec::new();
     for shelved in Shelf::Embeddings.list(models_dir) {
-        let file = match EmbeddingFile::open(&shelved.path) {
-            Ok(file) => file,
-            Err(error) if is_named(shelved.name(), prompts) => return Err(error),
-            // Nobody asked for it.
-            Err(_) => continue,
-        };
-        let names = file.names();
-        let clashes = names.iter().any(|name| taken.contains(&name.to_lowercase()));
+        let opened = EmbeddingFile::open(&shelved.path);
+        let names = opened.as_ref().map_or_else(|_| vec![shelved.name().to_lowercase()], lower_names);
+        let clashes = names.iter().any(|name| taken.contains(name));
         if clashes || !names.iter().any(|name| is_named(name, prompts)) {
             continue;
         }
-        if fits(&file, family) {
-            found.push(file);
-        } else {
-            notes.push(format!(
-                "the embedding {} is for another kind of model than {family}, so its name is read as plain words",
-                shelved.id
+        match opened {
+            Ok(file) if fits(&file, family) => found.push(Found { id: shelved.id, names, file }),
+            Ok(_) => {
+                let id = shelved.id;
+                let note = format!(
+                    "the embedding {id} is for another kind of model than {family}, so its name is read as plain words"
+                );
+                passed.push((names, Ok(note)));
+            }
+            Err(error) => passed.push((names, Err(error))),
+        }
+    }
+    for (number, second) in found.iter().enumerate() {
+        if let Some(first) = found[..number].iter().find(|first| shares(&first.names, &second.names)) {
+            return Err(Error::file(
+                second.file.path(),
+                format!(
+                    "has a name that {} has too; a prompt can name one of {} and {}",
+                    first.id, first.id, second.id
+                ),
             ));
         }
     }
-    Ok((found, notes))
+    let unknown = passed.into_iter().filter(|(names, _)| !found.iter().any(|one| shares(&one.names, names)));
+    let notes = unknown.map(|(_, note)| note).collect::<Result<_>>()?;
+    Ok((found.into_iter().map(|one| one.file).collect(), notes))
+}
+
+/// An embedding of the models folder that a prompt names.
+struct Found {
+    id: String,
+    names: Vec<String>,
+    file: EmbeddingFile,
+}
+
+fn lower_names(file: &EmbeddingFile) -> Vec<String> {
+    file.names().iter().map(|name| name.to_lowercase()).collect()
+}
+
+fn shares(these: &[String], those: &[String]) -> bool {
+    these.iter().any(|name| those.contains(name))
 }
 
 /// Whether a file has vectors for each text encoder of a family.
@@ -123,5 +150,22 @@ mod tests {
         let given = [EmbeddingFile::open(&folder.join("ink.safetensors")).unwrap()];
         let (found, _) = named_in(&["ink"], &given, Family::StableDiffusion, Some(models.path())).unwrap();
         assert!(found.is_empty());
+    }
+    #[test]
+    fn a_name_means_the_embedding_that_fits() {
+        let models = tempfile::tempdir().unwrap();
+        let folder = models.path().join("embeddings");
+        write(&folder.join("sd15/easy.safetensors"), &["emb_params"]);
+        write(&folder.join("sdxl/easy.safetensors"), &["clip_l", "clip_g"]);
+        std::fs::create_dir_all(folder.join("other")).unwrap();
+        std::fs::write(folder.join("other/easy.safetensors"), "x").unwrap();
+        let read = || named_in(&["easy"], &[], Family::StableDiffusionXl, Some(models.path()));
+        let (found, notes) = read().unwrap();
+        assert_eq!((found.len(), notes.len()), (1, 0));
+        assert!(found[0].path().ends_with("sdxl/easy.safetensors"));
+
+        write(&folder.join("third/Easy.safetensors"), &["clip_l", "clip_g"]);
+        let message = read().unwrap_err().to_string();
+        assert!(message.contains("sdxl/easy") && message.contains("third/Easy"), "{message}");
     }
 }

@@ -32,7 +32,7 @@ impl TensorFile {
                 ),
             ));
         }
-        if !path.exists() {
+        if !path.try_exists().map_err(|error| Error::file(path, format!("can't be read: {error}")))? {
             return Err(Error::file(path, format!("is not there; needed: {article} {what}")));
         }
         // Opening a pipe would wait for its writer.

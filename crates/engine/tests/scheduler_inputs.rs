@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
-use infill_engine::scheduler::{Scheduler, SchedulerConfig, SchedulerKind, StepOptions};
+use infill_engine::scheduler::{Scheduler, SchedulerConfig, SchedulerKind, StepOptions, TimestepSpacing};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -77,6 +77,19 @@ fn entry() -> impl Strategy<Value = (String, Value)> {
         word.prop_flat_map(|(key, words)| (Just(key.to_owned()), prop::sample::select(words.to_vec())))
             .prop_map(|(key, word)| (key, word.into())),
     ]
+}
+
+#[test]
+fn the_classes_that_space_their_time_steps_are_named() {
+    for kind in SchedulerKind::ALL {
+        let timesteps = TimestepSpacing::ALL.map(|(name, _)| {
+            let config = json!({ "_class_name": kind.name(), "timestep_spacing": name, "beta_end": 0.012 });
+            let config = SchedulerConfig::from_json(&config).unwrap();
+            let scheduler = Scheduler::new(&config, 7, StepOptions { eta: 0.0, seed: 1 }).unwrap();
+            scheduler.timesteps().to_vec()
+        });
+        assert_eq!(timesteps[0] != timesteps[1], kind.spaces_timesteps(), "{kind}: {timesteps:?}");
+    }
 }
 
 proptest! {

@@ -135,7 +135,10 @@ impl TensorFile {
                 let missing = || candle_core::Error::Msg("it is not there".to_owned());
                 let info = metadata.info(name).ok_or_else(missing)?;
                 let (from, to) = info.data_offsets;
-                let mut bytes = vec![0; to - from];
+                let mut bytes = Vec::new();
+                // A file with holes claims any size without taking it.
+                bytes.try_reserve_exact(to - from).map_err(candle_core::Error::wrap)?;
+                bytes.resize(to - from, 0);
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 file.seek(SeekFrom::Start(start + from as u64))?;
                 file.read_exact(&mut bytes)?;

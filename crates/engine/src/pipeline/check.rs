@@ -24,7 +24,8 @@ pub fn check_run(checkpoint: &Checkpoint, request: &InpaintRequest) -> Result<()
     }
 }
 
-/// Puts where the steps lie into the choice of a scheduler, if the one that a run on this checkpoint has can be told.
+/// Puts where the steps lie into the choice of a scheduler, unless the one that a run on this checkpoint has places them
+/// by a rule of its own.
 ///
 /// # Errors
 /// A configuration that can't be read.
@@ -33,7 +34,7 @@ pub fn place_timesteps(
     spacing: TimestepSpacing,
     choice: &mut SchedulerChoice,
 ) -> Result<()> {
-    if chosen(&own_scheduler_config(checkpoint)?, choice)?.knows(TimestepSpacing::KEY) {
+    if chosen(&own_scheduler_config(checkpoint)?, choice)?.kind().spaces_timesteps() {
         choice.overrides.push((TimestepSpacing::KEY.to_owned(), spacing.name().into()));
     }
     Ok(())

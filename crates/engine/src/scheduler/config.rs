@@ -98,7 +98,7 @@ impl SchedulerConfig {
     }
 
     /// Whether the class takes a value of this name, or the configuration has one.
-    pub(crate) fn knows(&self, key: &str) -> bool {
+    fn knows(&self, key: &str) -> bool {
         self.given.contains_key(key) || signature::default(self.kind, key).is_some()
     }
 

@@ -84,6 +84,12 @@ impl SchedulerKind {
             Self::UniPcMultistep => "UniPCMultistepScheduler",
         }
     }
+
+    /// Whether `timestep_spacing` says where its steps lie. diffusers' other classes place them by rules of their own,
+    /// whatever their configuration says.
+    pub const fn spaces_timesteps(self) -> bool {
+        !matches!(self, Self::DpmSolverSinglestep | Self::Lcm | Self::Tcd)
+    }
 }
 
 impl fmt::Display for SchedulerKind {
