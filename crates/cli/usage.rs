@@ -45,7 +45,7 @@ pub(crate) fn sentence(error: &clap::Error, command: &str) -> String {
 
 /// What diffusers, ComfyUI, InvokeAI and A1111 call what `infill inpaint` takes, and what they are called here: by their letters they would be
 /// taken for something else.
-const ELSEWHERE: [(&[&str], &str); 10] = [
+const ELSEWHERE: [(&[&str], &str); 11] = [
     (&["--guidance-scale", "--guidance_scale", "--cfg", "--cfg-scale", "--cfg_scale"], "--guidance"),
     (&["--sampler", "--sampler-name", "--sampler_name"], "--scheduler"),
     (
@@ -64,6 +64,7 @@ const ELSEWHERE: [(&[&str], &str); 10] = [
     (&["--checkpoint", "--ckpt"], "--model"),
     (&["--image", "--init-image", "--input", "-i"], "the picture's path without a flag"),
     (&["--output", "-o"], "--out"),
+    (&["--ip-adapter-image", "--ip_adapter_image", "--reference", "--reference-image"], "--ip-image"),
     (&["-p"], "--prompt"),
     (&["--negative-prompt", "--negative_prompt"], "--negative"),
 ];

@@ -52,11 +52,19 @@ class Diffusion:
     def losses(self, unet: UNet2DConditionModel, nine: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor,
                given: dict) -> torch.Tensor:  # fmt: skip
         """The weighted squared error of v, a number per sample."""
-        clean = nine[:, :4]
-        noise = torch.randn(clean.shape, device=clean.device)
-        v = unet(self.noisy(nine, timesteps, noise), timesteps, context, added_cond_kwargs=given).sample.float()
-        right = self._of(self.signals, timesteps) * noise - self._of(self.spreads, timesteps) * clean
-        return self.weighed((v - right).square(), nine)
+        noisy = self.noisy(nine, timesteps)
+        v = unet(noisy, timesteps, context, added_cond_kwargs=given).sample.float()
+        return self.weighed((v - self.velocity(noisy[:, :4], nine[:, :4], timesteps)).square(), nine)
+
+    def velocity(self, noisy: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The v that leads from `noisy` latents, however they came about, to the `clean` ones."""
+        return (self._of(self.signals, timesteps) * noisy - clean) / self._of(self.spreads, timesteps)
+
+    def moved(self, noisy: torch.Tensor, v: torch.Tensor, timesteps: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+        """The `noisy` latents of `timesteps` at the time steps `to`, if `v` is right."""
+        signal, spread = self._of(self.signals, timesteps), self._of(self.spreads, timesteps)
+        clean, noise = signal * noisy - spread * v, spread * noisy + signal * v
+        return self._of(self.signals, to) * clean + self._of(self.spreads, to) * noise
 
     def weighed(self, error: torch.Tensor, nine: torch.Tensor) -> torch.Tensor:
         """The mean of `error` (B, 4, h, w), mostly of that in the hole, a number per sample."""
