@@ -28,9 +28,10 @@ pub fn named_in(
     let mut passed: Vec<(Vec<String>, Result<String>)> = Vec::new();
     for shelved in Shelf::Embeddings.list(models_dir) {
         let opened = EmbeddingFile::open(&shelved.path);
-        let names = opened.as_ref().map_or_else(|_| vec![shelved.name().to_lowercase()], lower_names);
+        let mut names = opened.as_ref().map_or_else(|_| vec![shelved.name().to_lowercase()], lower_names);
         let clashes = names.iter().any(|name| taken.contains(name));
-        if clashes || !names.iter().any(|name| is_named(name, prompts)) {
+        names.retain(|name| is_named(name, prompts));
+        if clashes || names.is_empty() {
             continue;
         }
         match opened {
@@ -49,10 +50,7 @@ pub fn named_in(
         if let Some(first) = found[..number].iter().find(|first| shares(&first.names, &second.names)) {
             return Err(Error::file(
                 second.file.path(),
-                format!(
-                    "has a name that {} has too; a prompt can name one of {} and {}",
-                    first.id, first.id, second.id
-                ),
+                format!("is named by the prompt, and so is {}; rename or remove one of them", first.id),
             ));
         }
     }
@@ -64,6 +62,7 @@ pub fn named_in(
 /// An embedding of the models folder that a prompt names.
 struct Found {
     id: String,
+    /// Those of its names that the prompt holds.
     names: Vec<String>,
     file: EmbeddingFile,
 }

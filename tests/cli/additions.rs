@@ -245,6 +245,9 @@ fn schedulers_of_few_steps() {
     for scheduler in ["LCMScheduler", "TCDScheduler"] {
         let few = ["--scheduler", scheduler, "--steps", "1", "--strength", "1", "--guidance", "1"];
         place.inpaint(&[&few[..], &["--out", "few.png"]].concat()).succeeded();
+        let spaced = [&few[..], &["--timestep-spacing", "trailing", "--out", "spaced.png"]].concat();
+        let said = place.inpaint(&spaced).succeeded().stderr;
+        assert!(said.contains(&format!("--timestep-spacing does nothing: {scheduler}")), "{said}");
     }
     refuse(
         &place,

@@ -11,7 +11,7 @@ use infill_engine::image::sheet::Tile;
 use infill_engine::image::{Limits, Picture};
 use infill_engine::mask::Mask;
 use infill_engine::noise::{NoiseEra, random_seed};
-use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress, check_run};
+use infill_engine::pipeline::{LoadOptions, Painted, Pipeline, Progress, check_run, scheduler_kind};
 use infill_engine::request::{InpaintParams, InpaintRequest, PromptSyntax, SchedulerChoice};
 use infill_engine::scheduler::{SchedulerConfig, TimestepSpacing};
 use infill_engine::{Error, VaeTileSize};
@@ -88,6 +88,14 @@ fn prepare(args: &InpaintArgs, settings: &Settings) -> Result<Job> {
     params.image_prompts = image_prompts;
     let request = InpaintRequest::new(params)?;
     check_run_by_flags(args, &request, &checkpoint)?;
+    if args.timestep_spacing.is_some() {
+        let kind = scheduler_kind(&checkpoint, &request.params().scheduler)?;
+        if !kind.spaces_timesteps() {
+            warnings.push(format!(
+                "--timestep-spacing does nothing: {kind} places its steps by a rule of its own"
+            ));
+        }
+    }
     // Who gives both sides has chosen the proportions.
     if request.plan().is_whole() && args.width.is_some() != args.height.is_some() {
         warnings.extend(other_proportions(request.params().image.size(), request.plan().work));

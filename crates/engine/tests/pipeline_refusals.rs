@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma, RgbImage};
 use infill_engine::image::Picture;
 use infill_engine::mask::Mask;
-use infill_engine::pipeline::{LoadOptions, Observer, check_run};
-use infill_engine::scheduler::SchedulerKind;
+use infill_engine::pipeline::{LoadOptions, Observer, check_run, place_timesteps};
+use infill_engine::request::SchedulerChoice;
+use infill_engine::scheduler::{SchedulerKind, TimestepSpacing};
 use infill_engine::{InpaintParams, InpaintRequest, Pipeline, Result};
 use infill_models::Checkpoint;
 use infill_networks::{DType, Device};
@@ -117,4 +118,15 @@ fn components_that_do_not_fit_together_are_refused_before_their_weights_are_read
     }
     let message = load_refusal("tiny-sdxl-inpaint", "unet", "addition_time_embed_dim", json!(2));
     assert!(message.starts_with("unet projection_class_embeddings_input_dim is "), "{message}");
+}
+
+/// A server's spacing is not put into the recipe of a class that does not read it.
+#[test]
+fn time_steps_are_placed_where_the_class_reads_where() {
+    let checkpoint = Checkpoint::open(&fixture("tiny-sdxl-inpaint")).unwrap();
+    for kind in SchedulerKind::ALL {
+        let mut choice = SchedulerChoice { kind: Some(kind), ..SchedulerChoice::default() };
+        place_timesteps(&checkpoint, TimestepSpacing::Trailing, &mut choice).unwrap();
+        assert_eq!(choice.overrides.is_empty(), !kind.spaces_timesteps(), "{kind}");
+    }
 }

@@ -1,12 +1,12 @@
 //! What lies on this machine for a call to name: models, concepts, adapters, embeddings.
 
-use std::path::{Component, MAIN_SEPARATOR, Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use infill_models::adapters::{self, AdapterPurpose, FoundAdapter};
 use infill_models::embedding::EmbeddingFile;
 use infill_models::lora::LoraFile;
 use infill_models::shelf::Shelf;
-use infill_models::{Checkpoint, Family, catalogue, embedded, embeddings, places};
+use infill_models::{Checkpoint, Family, catalogue, embedded, embeddings};
 
 use crate::arguments::show_text;
 use crate::pictures::{AllowedFolders, Refusal};
@@ -90,21 +90,6 @@ impl Holdings {
         family: Family,
     ) -> infill_models::Result<(Vec<EmbeddingFile>, Vec<String>)> {
         embeddings::named_in(prompts, &[], family, self.models_dir())
-    }
-
-    /// A sentence as clients may read it: where they may not know of the server's folders, a model's file is told by its
-    /// place in them.
-    pub(crate) fn tell(&self, sentence: &str) -> String {
-        let mut sentence = sentence.to_owned();
-        if !self.folders.are_told() {
-            let resolved = self.models_dir().and_then(|dir| dir.canonicalize().ok());
-            for folder in self.models_dir.clone().into_iter().chain(resolved).chain(places::hub_cache()) {
-                let folder = folder.display().to_string();
-                sentence = sentence.replace(&format!("{folder}{MAIN_SEPARATOR}"), "");
-                sentence = sentence.replace(&folder, "the server's folder");
-            }
-        }
-        sentence
     }
 
     /// The models that are here, by name.
@@ -207,29 +192,5 @@ fn listed(ids: &[String]) -> String {
             format!("{} and {} more", ids[..NAMED].join(", "), ids.len() - NAMED)
         }
         _ => ids.join(", "),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn where_models_lie_is_told_to_clients_of_this_machine_alone() {
-        let models = tempfile::tempdir().unwrap();
-        let dir = models.path();
-        std::fs::create_dir(dir.join("broken")).unwrap();
-        std::fs::write(dir.join("broken/model_index.json"), "x").unwrap();
-        let told = |told| {
-            let folders = AllowedFolders::new("models", &[dir.to_owned()]).unwrap().told(told);
-            let holdings = Holdings::new(folders, Some(dir.to_owned()));
-            let (_, allowed) = holdings.checkpoint("broken").unwrap_err();
-            holdings.tell(&allowed)
-        };
-        let name = dir.display().to_string();
-        assert!(told(true).contains(&name));
-        let sentence = told(false);
-        assert!(!sentence.contains(&name) && sentence.contains("; broken/"), "{sentence}");
     }
 }

@@ -225,11 +225,6 @@ impl AllowedFolders {
         self
     }
 
-    /// Whether clients may know of the server's folders.
-    pub(crate) fn are_told(&self) -> bool {
-        self.told
-    }
-
     fn contains(&self, path: &Path) -> bool {
         let bytes = path.as_os_str().as_encoded_bytes();
         let closed = |closed: &PathBuf| bytes.starts_with(closed.as_os_str().as_encoded_bytes());

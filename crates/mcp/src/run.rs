@@ -98,7 +98,7 @@ fn write_down(studio: &Studio, id: &JobId, end: &End) {
             End::Done => store.finish_job(id),
             End::Cancelled => store.cancel_job(id),
             End::GivenUp => store.release_job(id),
-            End::Failed(sentence) => store.fail_job(id, &studio.holdings.tell(sentence)),
+            End::Failed(sentence) => store.fail_job(id, sentence),
         };
         match written {
             Ok(()) | Err(StoreError::Finished { .. } | StoreError::UnknownJob(_)) => return,

@@ -146,10 +146,7 @@ impl Studio {
         };
         let prepared = match self.prepare(kind, given, self.ways) {
             Ok(prepared) => prepared,
-            Err(faults) => {
-                let faults: Vec<String> = faults.iter().map(|fault| self.holdings.tell(fault)).collect();
-                return Begun::Answered(reply::failure(&faults));
-            }
+            Err(faults) => return Begun::Answered(reply::failure(&faults)),
         };
         let Some(place) = place.filter(|_| !prepared.inpaint.dry_run) else {
             return Begun::Answered(self.dry_run(&prepared));

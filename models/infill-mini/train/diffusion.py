@@ -46,25 +46,26 @@ class Diffusion:
     def noisy(self, nine: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """What the UNet gets: `nine` (B, 9, h, w) as `encode` makes it, with noise in its first four channels."""
         noise = torch.randn_like(nine[:, :4]) if noise is None else noise
-        noisy = torch.cat([self._of(self.signals, timesteps) * nine[:, :4] + self._of(self.spreads, timesteps) * noise, nine[:, 4:]], dim=1)
+        noisy = torch.cat([self.mixed(nine[:, :4], noise, timesteps), nine[:, 4:]], dim=1)
         return noisy.contiguous(memory_format=torch.channels_last)
 
     def losses(self, unet: UNet2DConditionModel, nine: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor,
                given: dict) -> torch.Tensor:  # fmt: skip
         """The weighted squared error of v, a number per sample."""
-        noisy = self.noisy(nine, timesteps)
-        v = unet(noisy, timesteps, context, added_cond_kwargs=given).sample.float()
-        return self.weighed((v - self.velocity(noisy[:, :4], nine[:, :4], timesteps)).square(), nine)
+        clean = nine[:, :4]
+        noise = torch.randn(clean.shape, device=clean.device)
+        v = unet(self.noisy(nine, timesteps, noise), timesteps, context, added_cond_kwargs=given).sample.float()
+        right = self._of(self.signals, timesteps) * noise - self._of(self.spreads, timesteps) * clean
+        return self.weighed((v - right).square(), nine)
 
-    def velocity(self, noisy: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The v that leads from `noisy` latents, however they came about, to the `clean` ones."""
-        return (self._of(self.signals, timesteps) * noisy - clean) / self._of(self.spreads, timesteps)
-
-    def moved(self, noisy: torch.Tensor, v: torch.Tensor, timesteps: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
-        """The `noisy` latents of `timesteps` at the time steps `to`, if `v` is right."""
+    def split(self, noisy: torch.Tensor, v: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The clean latents and the noise that `noisy` ones are made of, if `v` is right."""
         signal, spread = self._of(self.signals, timesteps), self._of(self.spreads, timesteps)
-        clean, noise = signal * noisy - spread * v, spread * noisy + signal * v
-        return self._of(self.signals, to) * clean + self._of(self.spreads, to) * noise
+        return signal * noisy - spread * v, spread * noisy + signal * v
+
+    def mixed(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Both together as they are at `timesteps`."""
+        return self._of(self.signals, timesteps) * clean + self._of(self.spreads, timesteps) * noise
 
     def weighed(self, error: torch.Tensor, nine: torch.Tensor) -> torch.Tensor:
         """The mean of `error` (B, 4, h, w), mostly of that in the hole, a number per sample."""

@@ -26,30 +26,30 @@ BATCH = 25
 class Finisher:
     """A model's UNet with its words."""
 
-    def __init__(self, model: str, device: torch.device, seed: int):
+    def __init__(self, model: str, device: torch.device):
         self.unet = UNet2DConditionModel.from_pretrained(f"{model}/unet", dtype=torch.float32).requires_grad_(False)
         self.unet.to(device, memory_format=torch.channels_last)
         self.words, self.diffusion, self.device = Words(model, model, device), Diffusion(device), device
-        self.rng = np.random.default_rng(seed)
 
     @torch.no_grad()
-    def __call__(self, nine: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    def __call__(self, nine: torch.Tensor, captions: list[str], rng: np.random.Generator) -> torch.Tensor:
         """The latents (B, 4, h, w) that the UNet makes of `nine` (B, 9, h, w)."""
-        count, steps = len(nine), int(self.rng.integers(*STEPS))
-        drawn = lambda low, high: torch.from_numpy(self.rng.uniform(low, high, count)).to(self.device)  # noqa: E731
+        count, steps = len(nine), int(rng.integers(*STEPS))
+        drawn = lambda low, high: torch.from_numpy(rng.uniform(low, high, count)).to(self.device)  # noqa: E731
         first, guidance = drawn(*FROM), drawn(*GUIDANCE).float()[:, None, None, None]
         at = lambda step: (first * (1 - step / steps)).long()  # noqa: E731
         context, pooled = (torch.cat([part, torch.zeros_like(part)]).float() for part in self.words(captions))
-        given = {"text_embeds": pooled, "time_ids": sizes(2 * count).to(self.device)}
+        given = {"text_embeds": pooled, "time_ids": sizes(count).to(self.device).repeat(2, 1)}
         noisy = self.diffusion.noisy(nine, at(0))
         for step in range(steps):
             both = torch.cat([noisy, noisy]).contiguous(memory_format=torch.channels_last)
             with half(self.device):
                 v = self.unet(both, at(step).repeat(2), context, added_cond_kwargs=given).sample.float()
             with_words, without = v.chunk(2)
-            on = self.diffusion.moved(noisy[:, :4], without + guidance * (with_words - without), at(step), at(step + 1))
-            noisy = torch.cat([on, nine[:, 4:]], dim=1)
-        return noisy[:, :4]
+            guided = without + guidance * (with_words - without)
+            clean, noise = self.diffusion.split(noisy[:, :4], guided, at(step))
+            noisy = torch.cat([self.diffusion.mixed(clean, noise, at(step + 1)), nine[:, 4:]], dim=1)
+        return clean
 
 
 def main() -> None:
@@ -62,18 +62,20 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=1)
     add_machine(parser)
     a = parser.parse_args()
-    device = machine(a, a.seed + a.part)
+    device = machine(a)
     os.makedirs(a.out, exist_ok=True)
-    finish = Finisher(a.model, device, a.seed + a.part)
-    for path in sorted(glob.glob(a.data))[a.part :: a.parts]:
+    finish = Finisher(a.model, device)
+    for number, path in list(enumerate(sorted(glob.glob(a.data))))[a.part :: a.parts]:
         out = f"{a.out}/{os.path.basename(path)}"
         if os.path.exists(out):
             continue
         cached = np.load(path)
+        torch.manual_seed(a.seed + number)  # a shard is the same whichever process makes it
+        rng = np.random.default_rng(a.seed + number)
         latents, captions, made = cached["latents"], json.loads(str(cached["captions"])), []
         for start in range(0, len(latents), BATCH):
             nine = torch.from_numpy(latents[start : start + BATCH]).float().to(device)
-            made.append(finish(nine, captions[start : start + BATCH]).half().cpu().numpy())
+            made.append(finish(nine, captions[start : start + BATCH], rng).half().cpu().numpy())
         with open(out + ".part", "wb") as file:
             np.savez(file, latents=np.concatenate(made))
         os.replace(out + ".part", out)

@@ -5,7 +5,7 @@ use infill_models::{Checkpoint, Family};
 use super::Pipeline;
 use super::load::text_layers;
 use crate::request::{InpaintRequest, SchedulerChoice};
-use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions, TimestepSpacing};
+use crate::scheduler::{Scheduler, SchedulerConfig, SchedulerKind, StepOptions, TimestepSpacing};
 use crate::{Error, Result};
 
 /// Whether a checkpoint's scheduler takes the steps and the options of a request, and whether its text encoders have
@@ -34,10 +34,18 @@ pub fn place_timesteps(
     spacing: TimestepSpacing,
     choice: &mut SchedulerChoice,
 ) -> Result<()> {
-    if chosen(&own_scheduler_config(checkpoint)?, choice)?.kind().spaces_timesteps() {
+    if scheduler_kind(checkpoint, choice)?.spaces_timesteps() {
         choice.overrides.push((TimestepSpacing::KEY.to_owned(), spacing.name().into()));
     }
     Ok(())
+}
+
+/// The class of the scheduler that a run on this checkpoint has.
+///
+/// # Errors
+/// A configuration that can't be read.
+pub fn scheduler_kind(checkpoint: &Checkpoint, choice: &SchedulerChoice) -> Result<SchedulerKind> {
+    Ok(chosen(&own_scheduler_config(checkpoint)?, choice)?.kind())
 }
 
 /// The scheduler that a checkpoint brings, as diffusers' pipeline of its family amends it.

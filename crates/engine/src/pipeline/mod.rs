@@ -44,7 +44,7 @@ use crate::request::{InpaintParams, InpaintRequest};
 use crate::scheduler::{Scheduler, SchedulerConfig, StepOptions};
 use crate::{Error, Result};
 
-pub use check::{check_run, place_timesteps};
+pub use check::{check_run, place_timesteps, scheduler_kind};
 pub use concepts::{CONCEPT_SCALE, check_concepts};
 pub use load::LoadOptions;
 pub use observer::{Observer, Progress};
