@@ -51,7 +51,7 @@ const SCENES: [Scene; 6] = [
         title: "Replace",
         image: "sky",
         mask: "sky-mask",
-        prompt: "an orange star",
+        prompt: "a white star",
         strength: 1.0,
         samples: 1,
         reference: None,
@@ -72,7 +72,7 @@ const SCENES: [Scene; 6] = [
         prompt: "a yellow shape",
         strength: 1.0,
         samples: 1,
-        reference: Some("flower"),
+        reference: Some("diamond"),
     },
     Scene {
         title: "A style",
