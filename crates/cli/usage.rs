@@ -43,8 +43,8 @@ pub(crate) fn sentence(error: &clap::Error, command: &str) -> String {
     }
 }
 
-/// What diffusers, ComfyUI, InvokeAI and A1111 call what `infill inpaint` takes, and what they are called here: by their letters they would be
-/// taken for something else.
+/// What diffusers, ComfyUI, InvokeAI and A1111 call arguments of `infill inpaint`, and what they are called here: by their
+/// letters they would be taken for something else.
 const ELSEWHERE: [(&[&str], &str); 11] = [
     (&["--guidance-scale", "--guidance_scale", "--cfg", "--cfg-scale", "--cfg_scale"], "--guidance"),
     (&["--sampler", "--sampler-name", "--sampler_name"], "--scheduler"),

@@ -150,6 +150,7 @@ mod tests {
         let (found, _) = named_in(&["ink"], &given, Family::StableDiffusion, Some(models.path())).unwrap();
         assert!(found.is_empty());
     }
+
     #[test]
     fn a_name_means_the_embedding_that_fits() {
         let models = tempfile::tempdir().unwrap();

@@ -23,11 +23,11 @@ use crate::progress::{Seconds, Watch};
 use crate::settings::Settings;
 use crate::{cancel, report, stdout, strip};
 
-/// One row of the sheet. Pictures are names in the model's folder `demo/`, without `.png`.
+/// One row of the sheet. Pictures are names in the model's folder `demo/`, without `.png`; the mask of `image` lies beside
+/// it, with `-mask` behind its name.
 struct Scene {
     title: &'static str,
     image: &'static str,
-    mask: &'static str,
     prompt: &'static str,
     strength: f64,
     samples: usize,
@@ -41,7 +41,6 @@ const SCENES: [Scene; 6] = [
     Scene {
         title: "Remove: no words, and the background goes on",
         image: "sky",
-        mask: "sky-mask",
         prompt: "",
         strength: 1.0,
         samples: 1,
@@ -50,7 +49,6 @@ const SCENES: [Scene; 6] = [
     Scene {
         title: "Replace",
         image: "sky",
-        mask: "sky-mask",
         prompt: "a white star",
         strength: 1.0,
         samples: 1,
@@ -59,7 +57,6 @@ const SCENES: [Scene; 6] = [
     Scene {
         title: "Recolour: a strength below 1 keeps what was there in sight",
         image: "heart",
-        mask: "heart-mask",
         prompt: "a flat purple heart",
         strength: 0.8,
         samples: 1,
@@ -68,7 +65,6 @@ const SCENES: [Scene; 6] = [
     Scene {
         title: "Words say the colour, a reference picture the shape",
         image: "wall",
-        mask: "wall-mask",
         prompt: "a yellow shape",
         strength: 1.0,
         samples: 1,
@@ -77,7 +73,6 @@ const SCENES: [Scene; 6] = [
     Scene {
         title: "A style",
         image: "night",
-        mask: "night-mask",
         prompt: "a neon cyan heart",
         strength: 1.0,
         samples: 1,
@@ -86,7 +81,6 @@ const SCENES: [Scene; 6] = [
     Scene {
         title: "Three seeds",
         image: "sky",
-        mask: "sky-mask",
         prompt: "a yellow heart",
         strength: 1.0,
         samples: 3,
@@ -233,7 +227,7 @@ fn see(watch: &mut Watch, progress: Progress) -> ControlFlow<()> {
 fn request(scene: &Scene, steps: usize, seed: u64) -> Result<InpaintRequest> {
     let limits = Limits::default();
     let image = Picture::decode(picture(scene.image)?, &limits)?;
-    let mask = Mask::decode(picture(scene.mask)?, &limits)?;
+    let mask = Mask::decode(picture(&format!("{}-mask", scene.image))?, &limits)?;
     let mut params = InpaintParams::new(image, mask, scene.prompt);
     params.num_inference_steps = steps;
     params.strength = scene.strength;
@@ -270,7 +264,7 @@ mod tests {
     fn every_picture_is_there() {
         for scene in SCENES.iter().filter(|_| embedded::is_there()) {
             let request = request(scene, 4, 1).unwrap();
-            assert!(!request.params().mask.is_empty(), "{}", scene.mask);
+            assert!(!request.params().mask.is_empty(), "{}", scene.image);
         }
     }
 }

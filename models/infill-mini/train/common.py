@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
@@ -93,6 +94,13 @@ def cosine(step: int, part: float, peak: float, warmup: int = 100, floor: float 
     """The learning rate of `step`, with `part` of the training behind it: a linear rise, then half a cosine down to `floor`
     of the peak."""
     return min(1.0, (step + 1) / warmup) * peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
+
+
+def save_shard(path: str, **arrays: np.ndarray | str) -> None:
+    """Writes arrays to `path` (.npz), which is there whole or not at all."""
+    with open(path + ".part", "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(path + ".part", path)
 
 
 class Log:

@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 
 import words
-from common import add_machine, add_workers, machine, workers
+from common import add_machine, add_workers, machine, save_shard, workers
 from cuts import crop
 from encode import encode
 
@@ -60,9 +60,7 @@ def main() -> None:
             rng = random.Random(shard)
             captions = [words.vague(rng, caption) if rng.random() < VAGUE else caption for caption in captions]
             latents = encode(vae, np.stack(pictures))
-            with open(paths[shard] + ".part", "wb") as file:
-                np.savez(file, latents=latents, captions=json.dumps(captions))
-            os.replace(paths[shard] + ".part", paths[shard] + ".npz")
+            save_shard(paths[shard] + ".npz", latents=latents, captions=json.dumps(captions))
             print(paths[shard], f"{latents[:, :4].astype(np.float32).std():.3f}", flush=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from common import add_machine, half, machine
+from common import add_machine, half, machine, save_shard
 from diffusion import Diffusion, sizes
 from text import Words
 
@@ -76,10 +76,9 @@ def main() -> None:
         for start in range(0, len(latents), BATCH):
             nine = torch.from_numpy(latents[start : start + BATCH]).float().to(device)
             made.append(finish(nine, captions[start : start + BATCH], rng).half().cpu().numpy())
-        with open(out + ".part", "wb") as file:
-            np.savez(file, latents=np.concatenate(made))
-        os.replace(out + ".part", out)
-        wrong = np.concatenate(made).astype(np.float32) - latents[:, :4]
+        finished = np.concatenate(made)
+        save_shard(out, latents=finished)
+        wrong = finished.astype(np.float32) - latents[:, :4]
         print(out, f"{np.square(wrong).mean():.4f}", flush=True)
 
 
